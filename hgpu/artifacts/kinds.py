@@ -1,0 +1,39 @@
+"""The kinds of artifact that this hgpu reads and writes."""
+
+from dataclasses import dataclass
+
+from hgpu.artifacts.manifest import Strict
+from hgpu.artifacts.payloads.bench import BenchPayload
+from hgpu.artifacts.payloads.deployment import DeploymentPayload
+from hgpu.artifacts.payloads.latency import LatencyPayload
+from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.artifacts.payloads.profile import ProfilePayload
+from hgpu.core.errors import UnknownName
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind's name, its current schema version and the model of its payload."""
+
+    name: str
+    version: int
+    payload: type[Strict]
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("profile", 1, ProfilePayload),
+        Kind("latency", 1, LatencyPayload),
+        Kind("plan", 1, PlanPayload),
+        Kind("deployment", 1, DeploymentPayload),
+        Kind("bench", 1, BenchPayload),
+    )
+}
+
+
+def kind_of(name: str) -> Kind:
+    """Return the kind called `name`, or raise UnknownName."""
+    if name not in KINDS:
+        raise UnknownName("artifact kind", name, KINDS)
+    return KINDS[name]

@@ -1,0 +1,26 @@
+"""Payload of a deployment: what was started for a plan."""
+
+from hgpu.artifacts.manifest import Strict
+from hgpu.core.operating_point import OperatingPoint
+
+
+class SlotRow(Strict):
+    """One engine: the pool that it serves, where it answers, and its command line."""
+
+    slot: str
+    pool: str
+    point: OperatingPoint
+    cores: list[int]
+    gpus: list[int]
+    command: list[str]
+
+
+class DeploymentPayload(Strict):
+    """A plan made real on a target. Ports and process ids live in the state, not here."""
+
+    name: str
+    target: str
+    slots: list[SlotRow]
+    router: list[str]
+    model_source: str
+    completion_tokens: int

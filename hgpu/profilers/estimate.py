@@ -1,0 +1,124 @@
+"""Step times from a roofline, where nothing can be measured.
+
+Each step takes the longer of its arithmetic and its memory traffic, at stated fractions of the
+data sheet's peaks, plus a fixed host time; tensor parallelism adds two all-reduces a layer
+(ring algorithm). The fractions are assumptions, not measurements: they are kept in the profile
+and every sample says `estimated`. Williams et al., "Roofline", CACM 2009.
+"""
+
+from dataclasses import asdict, dataclass
+
+from hgpu.core.errors import Infeasible
+from hgpu.core.gpu import DType, GpuType
+from hgpu.core.model import ModelSpec
+from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.provenance import Provenance
+from hgpu.core.step import StepBatch
+from hgpu.profilers.design import batches, design
+from hgpu.profilers.result import ProfileResult
+from hgpu.profilers.samples import Sample
+
+SETUP_TOKENS = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Fractions of peak that an engine reaches, and its fixed costs a step.
+
+    The defaults are round figures in the range that public vLLM results show on data-centre
+    GPUs; `hgpu profile` on the real hardware replaces them.
+    """
+
+    compute: float = 0.60
+    attention_compute: float = 0.40
+    bandwidth: float = 0.80
+    kv_bandwidth: float = 0.60
+    link: float = 0.70
+    step_overhead_s: float = 1.5e-3
+    sequence_overhead_s: float = 1.0e-5
+    allreduce_latency_s: float = 1.0e-5
+    workspace_bytes: float = 1.5e9
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """A model on `tp` devices of one type."""
+
+    model: ModelSpec
+    gpu: GpuType
+    tp: int
+    efficiency: Efficiency
+
+    @property
+    def flops_per_s(self) -> float:
+        """Peak of the format that the matrix multiplications run in, over all devices."""
+        formats = self.gpu.flops_per_s
+        wanted = self.model.weight_dtype
+        fallbacks = (wanted, DType.BF16, DType.FP16, DType.FP32)  # weight-only formats compute in 16 bits
+        chosen = next(f for f in fallbacks if f in formats)
+        return formats[chosen] * self.tp
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """Peak memory bandwidth over all devices."""
+        return self.gpu.memory_bandwidth_bytes_per_s * self.tp
+
+    def step_s(self, batch: StepBatch) -> float:
+        """Return the estimated seconds of one step."""
+        eff, model = self.efficiency, self.model
+        work_s = batch.tokens * model.flops_per_token / (eff.compute * self.flops_per_s)
+        read_s = model.step_weight_bytes(batch.tokens) / (eff.bandwidth * self.bandwidth_bytes_per_s)
+        return (
+            eff.step_overhead_s
+            + eff.sequence_overhead_s * batch.seqs
+            + max(work_s, read_s)
+            + self._attention_s(batch)
+            + self._communication_s(batch)
+        )
+
+    def kv_capacity_tokens(self, memory_utilization: float) -> int:
+        """Return the tokens that fit beside weights and workspace; may be negative."""
+        usable = self.gpu.memory_bytes * memory_utilization - self.efficiency.workspace_bytes
+        free = usable * self.tp - self.model.weight_bytes
+        return int(free // self.model.kv_bytes(1))
+
+    def _attention_s(self, batch: StepBatch) -> float:
+        eff, model = self.efficiency, self.model
+        pair_flops = model.attention_flops_per_pair + model.window_attention_flops_per_pair
+        work_s = batch.prefill_pairs * pair_flops / (eff.attention_compute * self.flops_per_s)
+        context = batch.decode_context_tokens + batch.prefill_context_tokens
+        seqs = max(batch.seqs, 1.0)
+        read_bytes = seqs * model.kv_bytes(context / seqs)
+        return work_s + read_bytes / (eff.kv_bandwidth * self.bandwidth_bytes_per_s)
+
+    def _communication_s(self, batch: StepBatch) -> float:
+        if self.tp == 1:
+            return 0.0
+        eff, model = self.efficiency, self.model
+        bytes_moved = 2 * (self.tp - 1) / self.tp * batch.tokens * model.hidden_size * 2
+        each_s = eff.allreduce_latency_s + bytes_moved / (eff.link * self.gpu.peer_link_bytes_per_s)
+        return 2 * model.layers * each_s
+
+
+def estimate(
+    model: ModelSpec, gpu: GpuType, point: OperatingPoint, efficiency: Efficiency | None = None
+) -> ProfileResult:
+    """Return a computed profile of `model` at `point`.
+
+    Raises Infeasible where the weights and one token of KV cache don't fit the memory.
+    """
+    roofline = Roofline(model, gpu, point.tp, efficiency or Efficiency())
+    capacity = roofline.kv_capacity_tokens(point.engine.gpu_memory_utilization)
+    if capacity <= 0:
+        needed, there = model.weight_bytes / 2**30, gpu.memory_bytes * point.tp / 2**30
+        raise Infeasible(
+            f"{model.name} doesn't fit {point.name}",
+            f"its weights take {needed:.1f} GiB of {there:.1f} GiB, and the KV cache and workspace need room",
+            "use a larger tensor parallel degree, a larger GPU or a smaller weight format",
+        )
+    samples = tuple(
+        Sample(script.name, batch, roofline.step_s(batch))
+        for script in design(point.engine, min(SETUP_TOKENS, capacity))
+        for batch in batches(script, point.engine.max_num_batched_tokens)
+    )
+    return ProfileResult("estimate", Provenance.ESTIMATED, samples, capacity, assumptions=asdict(roofline.efficiency))

@@ -1,0 +1,27 @@
+"""What every profiler returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hgpu.core.provenance import Provenance
+from hgpu.profilers.samples import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileResult:
+    """Step samples of one model on one operating point, and what the engine said of itself.
+
+    `problems` lists what makes the measurement doubtful; `assumptions` the figures that a
+    computed profile rests on.
+    """
+
+    profiler: str
+    provenance: Provenance
+    samples: tuple[Sample, ...]
+    kv_capacity_tokens: int
+    engine: str = ""
+    driver: str = ""
+    machine: str = ""
+    seconds: float = 0.0
+    problems: tuple[str, ...] = ()
+    assumptions: Mapping[str, float] = field(default_factory=dict)
