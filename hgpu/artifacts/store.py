@@ -1,5 +1,6 @@
 """The artifact store: atomic save, verified load."""
 
+import hashlib
 import json
 import os
 import re
@@ -122,12 +123,17 @@ def load(path: Path) -> Artifact[Any]:
         ) from error
 
 
-def _manifest(draft: Draft[P], staging: Path, moment: datetime) -> Manifest:
-    files = []
-    for name, content in sorted((draft.files or {}).items()):
-        _write(staging / name, content)
-        files.append(FileRef(path=name, sha256=file_digest(staging / name), bytes=len(content)))
-    document = {
+def draft_digest(draft: Draft[P]) -> str:
+    """Return the digest that the artifact will have."""
+    return manifest_digest(_document(draft))
+
+
+def _document(draft: Draft[P]) -> dict[str, Any]:
+    files = [
+        FileRef(path=name, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        for name, content in sorted((draft.files or {}).items())
+    ]
+    return {
         "kind": draft.kind,
         "schema_version": kind_of(draft.kind).version,
         "inputs": [row.model_dump() for row in draft.inputs],
@@ -135,6 +141,12 @@ def _manifest(draft: Draft[P], staging: Path, moment: datetime) -> Manifest:
         "files": [row.model_dump() for row in files],
         "payload": draft.payload.model_dump(mode="json"),
     }
+
+
+def _manifest(draft: Draft[P], staging: Path, moment: datetime) -> Manifest:
+    document = _document(draft)
+    for name, content in (draft.files or {}).items():
+        _write(staging / name, content)
     return Manifest.model_validate(
         {
             **document,

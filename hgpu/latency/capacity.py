@@ -1,5 +1,6 @@
 """The highest request rate that one engine serves within the objectives, bucket by bucket."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,14 @@ HIGHEST_RPS = 1e5
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The highest rate for a bucket alone on an engine; 0 with the reason where it can't."""
+    """The highest rate for a bucket alone on an engine; 0 with the reason where it can't.
+
+    The latencies of a lone request say how far off an objective is.
+    """
 
     rate_rps: float
+    lone_ttft_s: float
+    lone_tpot_s: float
     reason: str = ""
 
 
@@ -34,84 +40,84 @@ def lengths_of(buckets: Sequence[Bucket]) -> Lengths:
     )
 
 
+@functools.lru_cache(maxsize=512)
 def capacities(
-    latency: LatencyModel, engine: EngineOptions, buckets: Sequence[Bucket], slo: Slo
-) -> list[Capacity]:
+    latency: LatencyModel, engine: EngineOptions, buckets: tuple[Bucket, ...], slo: Slo
+) -> tuple[Capacity, ...]:
     """Return the capacity of one engine for each bucket, by bisection on its rate.
 
     Latencies grow with the rate, so the feasible rates are an interval from 0; a bucket whose
     lone request already misses an objective has none.
     """
-    row = lengths_of(buckets)
-    lengths = Lengths(row.input_tokens.T, row.output_tokens.T)  # a scenario a bucket
+    rule = _Rule(latency, engine, slo, buckets)
     low = np.full((len(buckets), 1), LOWEST_RPS)
     high = np.full((len(buckets), 1), HIGHEST_RPS)
-    lone = _state(latency, engine, lengths, low, slo)
-    feasible = _within(lone, latency, engine, lengths, slo)
+    lone = rule.state(low)
+    feasible = rule.within(lone)
     for _ in range(BISECTIONS):
         middle = np.sqrt(low * high)
-        fits = _within(_state(latency, engine, lengths, middle, slo), latency, engine, lengths, slo)
+        fits = rule.within(rule.state(middle))
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-    return [
-        _capacity(number, bucket, float(low[number, 0]), bool(feasible[number, 0]), lone, latency, engine, slo)
-        for number, bucket in enumerate(buckets)
-    ]
-
-
-def _state(latency: LatencyModel, engine: EngineOptions, lengths: Lengths, rates: Floats, slo: Slo) -> SteadyState:
-    ttft = slo.ttft or slo.e2e
-    tpot = slo.tpot or slo.e2e
-    return steady_state(
-        latency,
-        engine,
-        lengths,
-        rates,
-        ttft.percentile if ttft else 50.0,
-        tpot.percentile if tpot else 50.0,
+    return tuple(
+        rule.capacity(number, float(low[number, 0]) if feasible[number, 0] else 0.0, lone)
+        for number in range(len(buckets))
     )
 
 
-def _within(
-    state: SteadyState, latency: LatencyModel, engine: EngineOptions, lengths: Lengths, slo: Slo
-) -> NDArray[np.bool_]:
-    """Tell for each scenario of one bucket whether every objective and limit holds."""
-    ttft, tpot = state.ttft_high_s, state.tpot_high_s
-    fits = np.isfinite(state.step_s)
-    fits &= state.concurrency_high <= max(engine.max_num_seqs, 1)
-    fits &= state.kv_tokens_high <= latency.kv_capacity_tokens
-    if slo.ttft:
-        fits &= ttft <= slo.ttft.limit_s
-    if slo.tpot:
-        fits &= (tpot <= slo.tpot.limit_s) | (lengths.output_tokens <= 1)
-    if slo.e2e:
-        fits &= ttft + (lengths.output_tokens - 1) * tpot <= slo.e2e.limit_s
-    return np.asarray(fits)
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What an engine must keep to, for scenarios of one bucket each (rows)."""
+
+    latency: LatencyModel
+    engine: EngineOptions
+    slo: Slo
+    buckets: tuple[Bucket, ...]
+
+    @property
+    def lengths(self) -> Lengths:
+        row = lengths_of(self.buckets)
+        return Lengths(row.input_tokens.T, row.output_tokens.T)
+
+    def state(self, rates_rps: Floats) -> SteadyState:
+        return steady_state(self.latency, self.engine, self.lengths, rates_rps, *percentiles(self.slo))
+
+    def within(self, state: SteadyState) -> NDArray[np.bool_]:
+        """Tell for each bucket whether every objective and limit holds."""
+        slo, steps = self.slo, self.lengths.output_tokens - 1
+        fits = np.isfinite(state.step_s)
+        fits &= state.concurrency_high <= max(self.engine.max_num_seqs, 1)
+        fits &= state.kv_tokens_high <= self.latency.kv_capacity_tokens
+        if slo.ttft:
+            fits &= state.ttft_high_s <= slo.ttft.limit_s
+        if slo.tpot:
+            fits &= (state.tpot_high_s <= slo.tpot.limit_s) | (steps < 1)
+        if slo.e2e:
+            fits &= state.ttft_high_s + steps * state.tpot_high_s <= slo.e2e.limit_s
+        return fits
+
+    def capacity(self, number: int, rate_rps: float, lone: SteadyState) -> Capacity:
+        """Return the rate with the lone latencies, or 0 with the reason."""
+        bucket, kv = self.buckets[number], self.latency.kv_capacity_tokens
+        ttft_s, tpot_s = float(lone.ttft_high_s[number, 0]), float(lone.tpot_high_s[number, 0])
+        longest, reason = bucket.max_total_tokens, ""
+        if longest > self.engine.max_model_len:
+            reason = f"requests of {longest} tokens exceed max_model_len {self.engine.max_model_len}"
+        elif longest > kv:
+            reason = f"requests of {longest} tokens exceed the KV cache of {kv} tokens"
+        elif rate_rps == 0:
+            reason = self._missed(bucket, ttft_s, tpot_s)
+        return Capacity(0.0 if reason else rate_rps, ttft_s, tpot_s, reason)
+
+    def _missed(self, bucket: Bucket, ttft_s: float, tpot_s: float) -> str:
+        e2e_s = ttft_s + (bucket.output_tokens - 1) * tpot_s
+        rows = (("TPOT", self.slo.tpot, tpot_s), ("TTFT", self.slo.ttft, ttft_s), ("latency", self.slo.e2e, e2e_s))
+        for name, objective, value_s in rows:
+            if objective and value_s > objective.limit_s:
+                return f"{name} of a lone request is {value_s * 1e3:.1f} ms, above {objective.limit_s * 1e3:g} ms"
+        return "a lone request exceeds the engine's max_num_seqs or KV cache"
 
 
-def _capacity(
-    number: int,
-    bucket: Bucket,
-    rate_rps: float,
-    feasible: bool,
-    lone: SteadyState,
-    latency: LatencyModel,
-    engine: EngineOptions,
-    slo: Slo,
-) -> Capacity:
-    longest = bucket.max_total_tokens
-    if longest > engine.max_model_len:
-        return Capacity(0.0, f"requests of {longest} tokens exceed max_model_len {engine.max_model_len}")
-    if longest > latency.kv_capacity_tokens:
-        return Capacity(0.0, f"requests of {longest} tokens exceed the KV cache of {latency.kv_capacity_tokens}")
-    if not feasible:
-        return Capacity(0.0, _why_not(lone, number, bucket, slo))
-    return Capacity(rate_rps)
-
-
-def _why_not(lone: SteadyState, number: int, bucket: Bucket, slo: Slo) -> str:
-    ttft_s, tpot_s = float(lone.ttft_high_s[number, 0]), float(lone.tpot_high_s[number, 0])
-    e2e_s = ttft_s + (bucket.output_tokens - 1) * tpot_s
-    for name, objective, value_s in (("TPOT", slo.tpot, tpot_s), ("TTFT", slo.ttft, ttft_s), ("latency", slo.e2e, e2e_s)):
-        if objective and value_s > objective.limit_s:
-            return f"{name} of a lone request is {value_s * 1e3:.1f} ms, above {objective.limit_s * 1e3:g} ms"
-    return "a lone request exceeds the engine's limits"
+def percentiles(slo: Slo) -> tuple[float, float]:
+    """Return the percentiles at which TTFT and TPOT count; the median where neither is promised."""
+    ttft, tpot = slo.ttft or slo.e2e, slo.tpot or slo.e2e
+    return (ttft.percentile if ttft else 50.0), (tpot.percentile if tpot else 50.0)

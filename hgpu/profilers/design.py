@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.step import StepBatch
 
+SHORT_CONTEXT = 16  # tokens of a prompt that is there only to be decoded
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A scripted batch.
+    """A scripted batch: a ladder of decodes, then one prompt.
 
-    First `decode_seqs` prompts of `decode_context` tokens are prefilled and decoded for
-    `decode_steps` steps; then, while they go on, one prompt of `prefill_tokens` is prefilled
-    in as many chunks as the token budget makes of it. Every step on the way is a sample.
+    Prompts of `decode_context` tokens join until 1, 2, 4, … `decode_seqs` of them decode, each
+    rung for `decode_steps` steps; then, while they go on, one prompt of `prefill_tokens` is
+    prefilled in as many chunks as the token budget makes of it. Every step on the way is a
+    sample, those in which prompts join included. Climbing re-uses what a lower rung prefilled,
+    which is most of the cost of decoding long contexts.
     """
 
     name: str
@@ -23,18 +27,29 @@ class Script:
     prefill_tokens: int = 0
 
     @property
+    def rungs(self) -> list[int]:
+        """Numbers of sequences that decode together, one after the other."""
+        return geometric(1, self.decode_seqs, 2) if self.decode_seqs else []
+
+    @property
     def kv_tokens(self) -> int:
         """KV tokens that the script holds at its largest."""
-        return self.decode_seqs * (self.decode_context + self.decode_steps + 64) + self.prefill_tokens
+        decoded = len(self.rungs) * self.decode_steps + 64
+        return self.decode_seqs * (self.decode_context + decoded) + self.prefill_tokens
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of its longest prompt."""
+        return max(self.decode_context, self.prefill_tokens)
 
 
 def design(engine: EngineOptions, setup_tokens: int, decode_steps: int = 8) -> list[Script]:
     """Return the scripts for an engine.
 
-    `setup_tokens` bounds the prompt tokens that are prefilled only to be decoded after; long
+    `setup_tokens` bounds the prompt tokens that a ladder prefills only to decode after; long
     contexts with many sequences are left to the model where they would cost more than that.
     """
-    scripts = [*_prefills(engine), *_decodes(engine, setup_tokens, decode_steps), *_mixed(engine, setup_tokens)]
+    scripts = [*_prefills(engine), *_ladders(engine, setup_tokens, decode_steps)]
     return list({script.name: script for script in scripts}.values())
 
 
@@ -48,47 +63,58 @@ def geometric(low: int, high: int, factor: int) -> list[int]:
 
 
 def _prefills(engine: EngineOptions) -> Iterator[Script]:
+    """One prompt each: parts of a chunk, a whole one, and three with the context that they add."""
     budget = engine.max_num_batched_tokens
     longest = engine.max_model_len - 1
     lengths = geometric(max(16, budget // 32), min(budget, longest), 2)
-    lengths += [tokens for tokens in (2 * budget, 3 * budget) if tokens <= longest]
-    for tokens in lengths:
+    for tokens in [*lengths, min(3 * budget, longest)]:
         yield Script(f"prefill-{tokens}", prefill_tokens=tokens)
 
 
-def _decodes(engine: EngineOptions, setup_tokens: int, steps: int) -> Iterator[Script]:
-    longest = engine.max_model_len - steps - 64
-    for seqs in geometric(1, engine.max_num_seqs, 2):
-        contexts = {32, min(longest, setup_tokens // (2 * seqs)), min(longest, setup_tokens // seqs)}
-        for context in sorted(c for c in contexts if c >= 16):
-            yield Script(f"decode-{seqs}x{context}", seqs, context, steps)
+def _ladders(engine: EngineOptions, setup_tokens: int, steps: int) -> Iterator[Script]:
+    """From many short sequences to few long ones, each followed by a prompt of another size."""
+    budget, seqs = engine.max_num_batched_tokens, engine.max_num_seqs
+    shares = (budget // 4, budget // 2, budget)
+    yield _ladder(engine, seqs, SHORT_CONTEXT, steps, shares[0])
+    for number, top in enumerate(reversed(geometric(1, seqs, 4))):
+        script = _ladder(engine, top, setup_tokens // top, steps, shares[-1 - number % 3])
+        yield script
+        if script.decode_context < setup_tokens // top:
+            break  # the model's longest context: fewer sequences would only climb less far
 
 
-def _mixed(engine: EngineOptions, setup_tokens: int) -> Iterator[Script]:
-    budget = engine.max_num_batched_tokens
-    for seqs in sorted({max(1, engine.max_num_seqs // 8), max(1, engine.max_num_seqs // 2)}):
-        context = max(16, min(engine.max_model_len // 4, setup_tokens // (2 * seqs)))
-        for tokens in (budget // 4, budget - seqs):
-            yield Script(f"mixed-{seqs}x{context}+{tokens}", seqs, context, 2, tokens)
+def _ladder(engine: EngineOptions, seqs: int, context: int, steps: int, prompt: int) -> Script:
+    rungs = len(geometric(1, seqs, 2))
+    longest = engine.max_model_len - rungs * steps - 64
+    context = max(SHORT_CONTEXT, min(context, longest))
+    prompt = max(1, min(prompt - seqs, engine.max_model_len - 1))
+    return Script(f"decode-{seqs}x{context}+{prompt}", seqs, context, steps, prompt)
 
 
 def batches(script: Script, budget: int) -> Iterator[StepBatch]:
     """Return the steps that matter of a script, as an engine would batch them.
 
-    Used where steps are computed, not run: the decode step, then each prefill chunk.
+    Used where steps are computed, not run: the decode step of each rung, then each chunk of
+    the prompt.
     """
-    seqs, context = script.decode_seqs, script.decode_context + script.decode_steps / 2
-    if seqs:
-        yield StepBatch(decode_seqs=seqs, decode_context_tokens=seqs * context)
-    done = 0
+    decoded = 0.0
+    for seqs in script.rungs:
+        context = seqs * (script.decode_context + decoded + script.decode_steps / 2)
+        yield StepBatch(decode_seqs=seqs, decode_context_tokens=context)
+        decoded += script.decode_steps / 2  # of the average sequence: half of them join a rung later
+    yield from _chunks(script, budget, script.decode_seqs * (script.decode_context + decoded))
+
+
+def _chunks(script: Script, budget: int, decode_context_tokens: float) -> Iterator[StepBatch]:
+    done, room = 0, max(1, budget - script.decode_seqs)
     while done < script.prefill_tokens:
-        new = min(script.prefill_tokens - done, budget - seqs)
+        new = min(script.prefill_tokens - done, room)
         yield StepBatch(
             prefill_tokens=new,
             prefill_seqs=1,
             prefill_pairs=new * done + new * (new + 1) / 2,
             prefill_context_tokens=done,
-            decode_seqs=seqs,
-            decode_context_tokens=seqs * context,
+            decode_seqs=script.decode_seqs,
+            decode_context_tokens=decode_context_tokens,
         )
         done += new

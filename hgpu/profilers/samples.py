@@ -3,7 +3,7 @@
 import io
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 from hgpu.core.errors import ArtifactError
 from hgpu.core.step import StepBatch
@@ -35,6 +35,21 @@ def merge_repeats(script: str, runs: Sequence[tuple[StepBatch, float]]) -> Sampl
     rows = [asdict(batch) for batch, _ in runs]
     mean = StepBatch(**{key: statistics.fmean(row[key] for row in rows) for key in rows[0]})
     return Sample(script, mean, middle, len(runs), spread)
+
+
+def merge_steps(script: str, runs: Sequence[Sequence[tuple[StepBatch, float]]]) -> list[Sample]:
+    """Return one sample a step of the script, over its runs.
+
+    Decode steps of equally many sequences are one sample: they differ only by a token of
+    context. Any other step is told by its place and its batch, so that runs which an engine
+    batched otherwise are never averaged.
+    """
+    groups: dict[tuple[float, ...], list[tuple[StepBatch, float]]] = {}
+    for steps in runs:
+        for place, (batch, seconds) in enumerate(steps):
+            key = (batch.decode_seqs,) if batch.phase == "decode" else (place, *astuple(batch))
+            groups.setdefault(key, []).append((batch, seconds))
+    return [merge_repeats(script, group) for group in groups.values()]
 
 
 def noise_of(samples: Iterable[Sample]) -> float:

@@ -53,8 +53,7 @@ class Baseline(Strict):
 class RoutingRow(Strict):
     """Which part of a bucket's requests each pool serves; `shares` sums to 1."""
 
-    input_high: int
-    output_high: int
+    bucket: str
     rate_rps: float
     shares: dict[str, float]
 

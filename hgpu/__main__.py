@@ -1,0 +1,5 @@
+"""`python -m hgpu` is `hgpu`."""
+
+from hgpu.cli import main
+
+main()

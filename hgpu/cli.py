@@ -1,0 +1,90 @@
+"""The `hgpu` program. A command's module is imported only when the command is called."""
+
+import json
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from hgpu import __version__
+from hgpu.core.errors import HgpuError
+
+COMMANDS = {
+    "init": "Write a commented spec file.",
+    "gpus": "Show the catalog: attached GPUs, GPU types, offers and prices.",
+    "profile": "Measure each GPU type of a spec, or estimate it.",
+    "fit": "Fit step models to profiles, with cross-validated error.",
+    "plan": "Find the minimal-cost allocation, its baselines, and why.",
+    "deploy": "Launch a plan and wait until it answers.",
+    "status": "Show what is deployed and how it is.",
+    "destroy": "Take a deployment down and prove that nothing is left.",
+    "bench": "Measure a deployment against its plan.",
+    "list": "List artifacts.",
+    "show": "Show an artifact and its lineage.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from COMMANDS and imports one only to run it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the order of the flow."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stand-in that carries the one-line help, for listings."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the real command to run."""
+        name = args[0] if args else ""
+        if name not in COMMANDS:
+            return super().resolve_command(ctx, args)
+        module = import_module(f"hgpu.commands.{name}")
+        return name, typer.main.get_command(module.app), args[1:]
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hgpu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Find the cheapest GPUs that run a language model within its latency objective, launch them, and prove it.
+
+    Example: hgpu init serve --out spec.yaml && hgpu plan spec.yaml
+    """
+
+
+def main() -> None:
+    """Run the program: errors become three short lines and the exit code of their kind."""
+    try:
+        app()
+    except HgpuError as error:
+        print("\n".join(error.lines()), file=sys.stderr)
+        if "--json" in sys.argv:
+            status = "infeasible" if error.exit_code == 3 else "error"
+            print(json.dumps({"status": status, "error": error.what, "why": error.why, "fix": error.fix}))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; finished work is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""`hgpu gpus`: what is attached, what exists, and what it costs."""
+
+from typing import Annotated
+
+import typer
+
+from hgpu.commands.options import Json
+
+app = typer.Typer()
+
+
+@app.command()
+def gpus(
+    names: Annotated[list[str] | None, typer.Argument(help="GPU types; all where none is given.")] = None,
+    book: Annotated[str, typer.Option(help="Price book: default, melange, or a YAML file.")] = "default",
+    json: Json = False,
+) -> None:
+    """Show attached GPUs, GPU types and their offers, cheapest first.
+
+    Example: hgpu gpus L4 H100-SXM
+    """
+    from dataclasses import asdict
+
+    from hgpu.catalog.gpus import attached_gpus, gpu_types, resolve_gpu
+    from hgpu.catalog.offers import load_offers, select_offers
+    from hgpu.report.catalog import print_catalog
+    from hgpu.report.output import print_json
+
+    types = [resolve_gpu(name) for name in names] if names else list(gpu_types().values())
+    wanted = {gpu.name for gpu in types}
+    offers = [o for o in select_offers(load_offers(book)) if not names or o.gpu in wanted]
+    attached = attached_gpus()
+    if json:
+        print_json(
+            {
+                "attached": [asdict(gpu) for gpu in attached],
+                "types": [asdict(gpu) for gpu in types],
+                "offers": [{"name": offer.name, **asdict(offer)} for offer in offers],
+            }
+        )
+    else:
+        print_catalog(attached, types, offers)

@@ -1,0 +1,150 @@
+"""Which latency model a plan uses for each operating point: a fitted one, or an estimate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hgpu.artifacts.manifest import Environment, Validity
+from hgpu.artifacts.payloads.latency import LatencyPayload, PhaseError
+from hgpu.artifacts.payloads.profile import SAMPLES_FILE, ProfilePayload
+from hgpu.artifacts.resolve import entries, resolve, under_ci
+from hgpu.artifacts.reuse import save_once
+from hgpu.artifacts.store import Artifact, Draft, load
+from hgpu.catalog.gpus import resolve_gpu
+from hgpu.core.errors import Infeasible, InputError
+from hgpu.core.model import ModelSpec
+from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.provenance import Provenance
+from hgpu.latency.fit import fit
+from hgpu.profilers.estimate import estimate
+from hgpu.profilers.result import ProfileResult
+from hgpu.profilers.samples import from_parquet, noise_of, to_parquet
+
+LatencyArtifact = Artifact[LatencyPayload]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A latency artifact for each operating point, and why some points have none."""
+
+    chosen: dict[OperatingPoint, LatencyArtifact]
+    refused: dict[OperatingPoint, str]
+
+
+def select_latency(
+    root: Path, model: ModelSpec, points: Sequence[OperatingPoint], refs: Sequence[str], only_estimates: bool
+) -> Selection:
+    """Return the latency model of each point.
+
+    Named `refs` come first and must fit the model and a point; then, unless `only_estimates`,
+    the newest fit of measurements in the store; what is left is estimated and says so. Under
+    CI=true a run doesn't take what happens to be newest: it must name it or ask for estimates.
+    """
+    chosen = _named(root, model, points, refs)
+    refused: dict[OperatingPoint, str] = {}
+    for point in points:
+        if point in chosen:
+            continue
+        found = None if only_estimates else _newest(root, model, point)
+        try:
+            chosen[point] = found or estimated(root, model, point)
+        except Infeasible as error:
+            refused[point] = error.why
+    return Selection({point: chosen[point] for point in points if point in chosen}, refused)
+
+
+def estimated(root: Path, model: ModelSpec, point: OperatingPoint) -> LatencyArtifact:
+    """Estimate a point, keep the profile and the fit as artifacts, and return the fit."""
+    profile = save_once(root, profile_draft(model, point, estimate(model, resolve_gpu(point.gpu), point), {}))
+    return save_once(root, latency_draft(profile))
+
+
+def profile_draft(
+    model: ModelSpec, point: OperatingPoint, result: ProfileResult, options: dict[str, Any]
+) -> Draft[ProfilePayload]:
+    """Return a profiler's result as an artifact to save."""
+    payload = ProfilePayload(
+        model=model,
+        point=point,
+        profiler=result.profiler,
+        provenance=result.provenance,
+        samples=len(result.samples),
+        kv_capacity_tokens=result.kv_capacity_tokens,
+        noise=noise_of(result.samples),
+        assumptions=dict(result.assumptions),
+    )
+    return Draft(
+        "profile",
+        f"{Path(model.name).name}-{point.name}",
+        payload,
+        options=options,
+        environment=Environment(
+            gpu=point.gpu, driver=result.driver or None, engine=result.engine or None, machine=result.machine or None
+        ),
+        validity=Validity(reasons=list(result.problems)),
+        timings={"profile_s": result.seconds},
+        files={SAMPLES_FILE: to_parquet(result.samples)},
+    )
+
+
+def latency_draft(profile: Artifact[ProfilePayload]) -> Draft[LatencyPayload]:
+    """Fit a profile and return the latency model as an artifact to save."""
+    payload = profile.payload
+    samples = from_parquet((profile.path / SAMPLES_FILE).read_bytes())
+    result = fit(samples, payload.model, payload.kv_capacity_tokens, payload.provenance)
+    return Draft(
+        "latency",
+        f"{Path(payload.model.name).name}-{payload.point.name}",
+        LatencyPayload(
+            model=payload.model,
+            point=payload.point,
+            latency=result.latency,
+            errors=[
+                PhaseError(phase=row.phase, samples=row.samples, median=row.median, p90=row.p90)
+                for row in result.errors
+            ],
+            largest_step_tokens=result.largest_step_tokens,
+            largest_step_context_tokens=result.largest_step_context_tokens,
+        ),
+        inputs=[profile.as_input("profile")],
+        environment=profile.manifest.environment,
+        validity=profile.manifest.validity,
+    )
+
+
+def _named(
+    root: Path, model: ModelSpec, points: Sequence[OperatingPoint], refs: Sequence[str]
+) -> dict[OperatingPoint, LatencyArtifact]:
+    named: dict[OperatingPoint, LatencyArtifact] = {}
+    for ref in refs:
+        artifact: LatencyArtifact = resolve(root, ref, "latency", lambda a: _fits(a, model, points))
+        if not _fits(artifact, model, points):
+            payload = artifact.payload
+            raise InputError(
+                f"latency model {artifact.short} doesn't fit the spec",
+                f"it is of {payload.model.name} on {payload.point.name} with {payload.point.engine}",
+                "give one of the spec's model, GPU types and engine options, or profile and fit again",
+            )
+        named[artifact.payload.point] = artifact
+    return named
+
+
+def _fits(artifact: LatencyArtifact, model: ModelSpec, points: Sequence[OperatingPoint]) -> bool:
+    return artifact.payload.model.digest == model.digest and artifact.payload.point in points
+
+
+def _newest(root: Path, model: ModelSpec, point: OperatingPoint) -> LatencyArtifact | None:
+    for entry in entries(root, "latency"):
+        artifact: LatencyArtifact = load(entry.path)
+        measured = artifact.payload.latency.provenance is Provenance.FITTED
+        if measured and artifact.manifest.validity.valid and _fits(artifact, model, [point]):
+            if under_ci():
+                raise InputError(
+                    f"a fit of {point.name} is in the store, and CI=true",
+                    "a CI run must not depend on which artifact happens to be newest",
+                    f"name it with --latency {artifact.short}, or pass --estimate to plan from estimates",
+                )
+            return artifact
+    return None
+

@@ -1,0 +1,111 @@
+"""The journal of a long measurement: one JSON line a finished point, synced to the disk.
+
+The first line says what is measured, on what; every other line is one run of a script, or a
+script that was skipped. A crash can tear the last line only: it is dropped, and measured again.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from hgpu.core.errors import InputError
+from hgpu.core.step import StepBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a journal is of. `key` is the digest of the job; `setup_tokens` bounds its design."""
+
+    key: str
+    engine: str
+    driver: str
+    machine: str
+    kv_capacity_tokens: int
+    setup_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a script: its steps in order, each with its seconds."""
+
+    script: str
+    repeat: int
+    steps: tuple[tuple[StepBatch, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A script that doesn't fit the engine, and why."""
+
+    script: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What a journal holds; `header` is None before the engine was ready."""
+
+    header: Header | None = None
+    runs: tuple[Run, ...] = ()
+    skips: tuple[Skip, ...] = ()
+
+    @property
+    def points(self) -> set[tuple[str, int]]:
+        """The (script, repeat) pairs that are done."""
+        return {(run.script, run.repeat) for run in self.runs}
+
+
+def append(path: Path, entry: Header | Run | Skip) -> None:
+    """Write one line and sync it; a torn line before it is cut off."""
+    line = json.dumps(_encode(entry), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    with path.open("ab+") as stream:
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read(path: Path, key: str) -> Journal:
+    """Return what the journal holds, empty where there is none.
+
+    Raises InputError where it is of another job, or damaged before its last line.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    try:
+        entries = [_decode(json.loads(line)) for line in lines]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"the journal '{path}' is damaged", str(error), "delete it and profile again") from error
+    if not entries:
+        return Journal()
+    header = entries[0]
+    if not isinstance(header, Header) or header.key != key:
+        raise InputError(
+            f"the journal '{path}' is of another profile",
+            "its first line doesn't carry the key of this job",
+            "delete it and profile again",
+        )
+    runs = tuple(entry for entry in entries if isinstance(entry, Run))
+    return Journal(header, runs, tuple(entry for entry in entries if isinstance(entry, Skip)))
+
+
+def _encode(entry: Header | Run | Skip) -> dict[str, Any]:
+    if isinstance(entry, Header):
+        return {"header": asdict(entry)}
+    if isinstance(entry, Skip):
+        return {"script": entry.script, "skipped": entry.reason}
+    steps = [[*astuple(batch), seconds] for batch, seconds in entry.steps]
+    return {"script": entry.script, "repeat": entry.repeat, "steps": steps}
+
+
+def _decode(line: Mapping[str, Any]) -> Header | Run | Skip:
+    if "header" in line:
+        return Header(**line["header"])
+    if "skipped" in line:
+        return Skip(line["script"], line["skipped"])
+    steps = tuple((StepBatch(*numbers[:-1]), numbers[-1]) for numbers in line["steps"])
+    return Run(line["script"], line["repeat"], steps)

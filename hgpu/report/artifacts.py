@@ -1,0 +1,86 @@
+"""Artifacts in the terminal: lists, one artifact, lineage."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.tree import Tree
+
+from hgpu.artifacts.lineage import Ancestor
+from hgpu.artifacts.payloads.latency import LatencyPayload
+from hgpu.artifacts.resolve import Entry
+from hgpu.artifacts.store import Artifact
+from hgpu.report.latency import print_fits
+from hgpu.report.output import console, table
+from hgpu.report.plan import print_plan
+
+
+def print_entries(found: Sequence[Entry], root: Path) -> None:
+    """Print a row an artifact."""
+    rows = table("", "kind", "digest", "created", "name")
+    for entry in found:
+        name = entry.path.name.removeprefix(f"{entry.stamp}-").removesuffix(f"-{entry.digest12}")
+        rows.add_row(entry.kind, entry.digest12, entry.stamp, name)
+    console().print(rows if found else f"no artifacts under {root}")
+
+
+def print_artifact(artifact: Artifact[Any]) -> None:
+    """Print an artifact by its kind, or its payload where the kind has no table of its own."""
+    manifest = artifact.manifest
+    out = console()
+    made = f"hgpu {manifest.producer.version}" + (f" at {manifest.producer.git_sha[:12]}" if manifest.producer.git_sha else "")
+    state = "valid" if manifest.validity.valid else "INVALID"
+    out.print(f"[bold]{manifest.kind}[/bold] {artifact.short}  {manifest.created_at}  {made}  {state}", soft_wrap=True)
+    for reason in manifest.validity.reasons:
+        out.print(f"  note: {reason}", markup=False, soft_wrap=True)
+    shown = {key: value for key, value in manifest.environment.model_dump().items() if value}
+    if shown:
+        out.print("  " + ", ".join(f"{key} {value}" for key, value in shown.items()), markup=False, soft_wrap=True)
+    out.print()
+    printer = PRINTERS.get(manifest.kind)
+    if printer:
+        printer(artifact)
+    else:
+        out.print(json.dumps(manifest.payload, indent=1), markup=False, soft_wrap=True)
+
+
+def _print_latency(artifact: Artifact[LatencyPayload]) -> None:
+    print_fits([artifact])
+
+
+PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {"plan": print_plan, "latency": _print_latency}
+
+
+def print_lineage(ancestor: Ancestor) -> None:
+    """Print the tree of inputs, the artifact itself at the top."""
+    tree = Tree(_line(ancestor))
+    _grow(tree, ancestor)
+    console().print(tree)
+
+
+def lineage_json(ancestor: Ancestor) -> dict[str, Any]:
+    """Return the tree as nested JSON."""
+    return {
+        "role": ancestor.role,
+        "kind": ancestor.kind,
+        "digest": ancestor.digest,
+        "path": str(ancestor.artifact.path) if ancestor.artifact else None,
+        "problem": ancestor.problem or None,
+        "inputs": [lineage_json(row) for row in ancestor.inputs],
+    }
+
+
+def _grow(tree: Tree, ancestor: Ancestor) -> None:
+    for row in ancestor.inputs:
+        _grow(tree.add(_line(row)), row)
+
+
+def _line(ancestor: Ancestor) -> str:
+    role = f"{ancestor.role}: " if ancestor.role else ""
+    where = f"[red]missing ({ancestor.problem})[/red]" if ancestor.problem else ""
+    if ancestor.artifact:
+        payload = ancestor.artifact.payload
+        source = getattr(payload, "provenance", None) or getattr(getattr(payload, "latency", None), "provenance", "")
+        where = f"{source} {ancestor.artifact.manifest.created_at[:19]}"
+    return f"{role}[bold]{ancestor.kind}[/bold] {ancestor.digest[:12]} {where}".rstrip()

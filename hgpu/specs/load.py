@@ -1,0 +1,87 @@
+"""From a YAML file to a checked spec, with errors that name the line."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hgpu.core.errors import InputError, UnknownName
+from hgpu.specs.serve import ServeSpec
+
+KINDS = {"serve": ServeSpec}
+
+
+def load_spec(path: Path, overrides: dict[str, Any] | None = None) -> ServeSpec:
+    """Return the spec in a YAML file, with dotted `overrides` (`slo.tpot_ms`) put in.
+
+    Raises InputError naming file, line and field for whatever is missing or wrong.
+    """
+    node = _parse(path)
+    document = _document(path, node)
+    kind = document.get("kind")
+    if kind not in KINDS:
+        raise UnknownName("kind of spec", str(kind), KINDS)
+    for key, value in (overrides or {}).items():
+        _put(document, key, value)
+    try:
+        return KINDS[kind].model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the spec"
+        line = _line_of(node, first["loc"])
+        where = f"{path}, line {line}" if line else str(path)
+        raise InputError(f"{where}: bad {place}", first["msg"].removeprefix("Value error, "), _fix(first)) from error
+
+
+def _fix(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "remove it, or see `hgpu init serve` for the keys there are"
+    if error["type"] == "missing":
+        return "add it; see `hgpu init serve` for an example"
+    return "mend that field; `hgpu init serve` writes a commented example"
+
+
+def _parse(path: Path) -> yaml.Node | None:
+    try:
+        return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"can't read spec {path}", getattr(error, "strerror", None) or str(error), "write one with `hgpu init serve`"
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise InputError(f"{where}: not YAML", getattr(error, "problem", None) or str(error), "mend that line") from error
+
+
+def _document(path: Path, node: yaml.Node | None) -> dict[str, Any]:
+    loader = yaml.SafeLoader("")
+    document = loader.construct_document(node) if node is not None else None
+    if not isinstance(document, dict):
+        raise InputError(f"{path} is no spec", "it holds no mapping", "write one with `hgpu init serve`")
+    return {str(key): value for key, value in document.items()}
+
+
+def _put(document: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for name in parents:
+        document = document.setdefault(name, {})
+        if not isinstance(document, dict):
+            raise InputError(f"can't set {dotted}", f"{name} is no mapping in the spec", "check the name")
+    document[last] = value
+
+
+def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int | None:
+    """Return the 1-based line of the deepest part of `location` that the file has."""
+    line = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line

@@ -1,0 +1,97 @@
+"""From a spec to the nouns that a planner works with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hgpu.artifacts.digest import file_digest
+from hgpu.artifacts.manifest import InputRef
+from hgpu.catalog.gpus import resolve_gpu
+from hgpu.catalog.models import load_model
+from hgpu.catalog.offers import load_offers, select_offers
+from hgpu.core.errors import InputError
+from hgpu.core.model import ModelSpec
+from hgpu.core.offer import Offer
+from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.slo import Slo
+from hgpu.core.workload import Workload
+from hgpu.specs.serve import ServeSpec, WorkloadSpec
+from hgpu.workloads.histogram import DEFAULT_EDGES, Edges, workload_from_lengths, workload_from_trace
+from hgpu.workloads.readers import read_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A model with its source, a workload, objectives, operating points and offers to choose from.
+
+    `limits` caps counts of machines by GPU type, offer or cloud, and `min_engines` is how many
+    engines must run at least. `files` are the inputs by their hashes.
+    """
+
+    model: ModelSpec
+    model_source: str
+    workload: Workload
+    slo: Slo
+    points: tuple[OperatingPoint, ...]
+    offers: tuple[Offer, ...]
+    limits: dict[str, int]
+    min_engines: int
+    files: tuple[InputRef, ...]
+
+    @property
+    def name(self) -> str:
+        """Model and workload, for titles and slugs."""
+        return f"{Path(self.model_source).name} {self.workload.name}"
+
+
+def service_of(spec: ServeSpec) -> Service:
+    """Return the service that a spec describes; reads the model's config, the trace and the prices.
+
+    Raises InputError or UnknownName for whatever the spec names and can't be used.
+    """
+    model = load_model(spec.model, spec.dtype)
+    workload, files = workload_of(spec.workload)
+    gpus = list(dict.fromkeys(resolve_gpu(name).name for name in spec.gpus))
+    engine = spec.engine.to_options()
+    if engine.max_model_len > model.max_context_tokens:
+        raise InputError(
+            f"engine.max_model_len {engine.max_model_len} is more than {spec.model} can do",
+            f"its context is {model.max_context_tokens} tokens",
+            f"set engine.max_model_len to {model.max_context_tokens} or less",
+        )
+    points = tuple(
+        OperatingPoint(gpu, tp, dtype=model.weight_dtype, engine=engine)
+        for gpu in gpus
+        for tp in sorted(set(spec.tensor_parallel))
+    )
+    offers = select_offers(
+        load_offers(spec.offers.book),
+        gpus=gpus,
+        clouds=spec.offers.clouds,
+        markets=[str(market) for market in spec.offers.markets],
+        regions=spec.offers.regions,
+    )
+    return Service(
+        model, spec.model, workload, spec.slo.to_slo(), points, tuple(offers), dict(spec.limits), spec.min_engines, files
+    )
+
+
+def workload_of(spec: WorkloadSpec) -> tuple[Workload, tuple[InputRef, ...]]:
+    """Return the workload, and the trace file that it was made from as an input."""
+    edges = Edges(
+        tuple(spec.input_edges) if spec.input_edges else DEFAULT_EDGES.input,
+        tuple(spec.output_edges) if spec.output_edges else DEFAULT_EDGES.output,
+    )
+    if spec.trace is not None:
+        workload = workload_from_trace(read_trace(spec.trace), spec.rate_rps, edges)
+        files = (InputRef(role="trace", kind="file", digest=file_digest(Path(spec.trace))),)
+    else:
+        assert spec.lengths is not None and spec.rate_rps is not None
+        workload = workload_from_lengths(spec.lengths, spec.rate_rps, spec.requests, spec.seed, edges)
+        files = ()
+    if workload.outside_share > 0 and not spec.allow_outside:
+        raise InputError(
+            f"{workload.outside_share:.2%} of the requests of '{workload.name}' fit no bucket",
+            f"they are empty or longer than {edges.input[-1]} in or {edges.output[-1]} out",
+            "raise workload.input_edges or output_edges, or set workload.allow_outside: true to plan for the rest",
+        )
+    return workload, files
