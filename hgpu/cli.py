@@ -63,9 +63,11 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
-    """Find the cheapest GPUs that run a language model within its latency objective, launch them, and prove it.
+    """Find the cheapest GPUs that run a language model within its objective, launch them, and prove it.
 
     Example: hgpu init serve --out spec.yaml && hgpu plan spec.yaml
     """

@@ -98,13 +98,17 @@ def _latest(root: Path, kind: str | None, accept: Accept) -> Path:
 
 def _by_name(root: Path, name: str, kind: str | None) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise ArtifactError(f"'@{name}' is no ref", "a ref has letters, digits, '.', '_' and '-'", "see results/refs")
+        raise ArtifactError(
+            f"'@{name}' is no ref", "a ref has letters, digits, '.', '_' and '-'", "see results/refs"
+        )
     for folder in [kind] if kind else list(KINDS):
         path = root / "refs" / folder / f"{name}.json"
         if path.is_file():
             digest = str(json.loads(path.read_bytes())["digest"])
             return _by_prefix(root, digest, folder)
-    raise ArtifactError(f"no ref '@{name}'", f"nothing of that name under {root / 'refs'}", "bless an artifact first")
+    raise ArtifactError(
+        f"no ref '@{name}'", f"nothing of that name under {root / 'refs'}", "bless an artifact first"
+    )
 
 
 def _by_prefix(root: Path, prefix: str, kind: str | None) -> Path:

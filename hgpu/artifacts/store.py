@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -65,8 +65,8 @@ class Draft(Generic[P]):
     payload: P
     inputs: Sequence[InputRef] = ()
     options: Mapping[str, Any] | None = None
-    environment: Environment = Environment()
-    validity: Validity = Validity()
+    environment: Environment = field(default_factory=Environment)
+    validity: Validity = field(default_factory=Validity)
     timings: Mapping[str, float] | None = None
     files: Mapping[str, bytes] | None = None
 
@@ -86,7 +86,10 @@ def save(root: Path, draft: Draft[P], now: datetime | None = None) -> Artifact[P
         _sweep(parent)
         staging.mkdir()
         manifest = _manifest(draft, staging, moment)
-        _write(staging / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1, allow_nan=False).encode())
+        _write(
+            staging / MANIFEST,
+            json.dumps(manifest.model_dump(mode="json"), indent=1, allow_nan=False).encode(),
+        )
         _sync_folder(staging)
         path = _final_path(parent, draft.slug, manifest, moment)
         staging.rename(path)
@@ -183,7 +186,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"can't read {path}", str(error), "make the artifact again") from error
     needed = {"kind", "schema_version", "digest", "inputs", "options", "files", "payload"}
     if not isinstance(document, dict) or not needed <= document.keys():
-        raise ArtifactError(f"{path} is not a manifest", "required keys are missing", "make the artifact again")
+        raise ArtifactError(
+            f"{path} is not a manifest", "required keys are missing", "make the artifact again"
+        )
     return document
 
 
@@ -191,7 +196,9 @@ def _verify(folder: Path, document: dict[str, Any]) -> None:
     try:
         expected = manifest_digest(document)
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{folder} is damaged", f"its manifest can't be hashed: {error}", "make it again") from error
+        raise ArtifactError(
+            f"{folder} is damaged", f"its manifest can't be hashed: {error}", "make it again"
+        ) from error
     if expected != document["digest"]:
         raise ArtifactError(
             f"{folder} is damaged or was edited",

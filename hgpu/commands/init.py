@@ -30,5 +30,7 @@ def init(
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"can't write {out}", error.strerror or str(error), "choose another --out") from error
+        raise InputError(
+            f"can't write {out}", error.strerror or str(error), "choose another --out"
+        ) from error
     typer.echo(f"wrote {out}; next: hgpu plan {out}", err=True)

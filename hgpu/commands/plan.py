@@ -16,12 +16,19 @@ def plan(
     latency: Annotated[
         list[str] | None, typer.Option(help="Latency model: path, digest, @ref or latest. May be repeated.")
     ] = None,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Use estimates, also where fits exist.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Use estimates, also where fits exist.")
+    ] = False,
     sweep: Annotated[
-        list[str] | None, typer.Option(help="Plan for several values, as rate=1,4 or rate=1:64. May be repeated.")
+        list[str] | None,
+        typer.Option(help="Plan for several values, as rate=1,4 or rate=1:64. May be repeated."),
     ] = None,
-    melange: Annotated[Path | None, typer.Option(help="Plan a published Mélange configuration instead.")] = None,
-    gap: Annotated[float, typer.Option(min=0.0, max=0.5, help="Accept answers this close to the optimum.")] = 0.0,
+    melange: Annotated[
+        Path | None, typer.Option(help="Plan a published Mélange configuration instead.")
+    ] = None,
+    gap: Annotated[
+        float, typer.Option(min=0.0, max=0.5, help="Accept answers this close to the optimum.")
+    ] = 0.0,
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for the solver.")] = 60.0,
     results: Results = RESULTS,
     json: Json = False,
@@ -38,7 +45,9 @@ def plan(
     from hgpu.report.plan import cell_json, plan_json, print_plan, print_sweep
 
     if (spec is None) == (melange is None):
-        raise InputError("what to plan isn't clear", "one of SPEC and --melange is needed", "try hgpu plan spec.yaml")
+        raise InputError(
+            "what to plan isn't clear", "one of SPEC and --melange is needed", "try hgpu plan spec.yaml"
+        )
     if melange is not None:
         artifact = melange_plan(melange, results)
         print_json(plan_json(artifact)) if json else print_plan(artifact)

@@ -21,7 +21,13 @@ from hgpu.specs.service import Service, service_of
 
 
 def spec_plans(
-    path: Path, sweeps: Sequence[str], root: Path, refs: Sequence[str], estimate: bool, gap: float, time_limit_s: float
+    path: Path,
+    sweeps: Sequence[str],
+    root: Path,
+    refs: Sequence[str],
+    estimate: bool,
+    gap: float,
+    time_limit_s: float,
 ) -> list[Cell]:
     """Plan every combination of swept values; an infeasible one keeps its reason."""
     cells = []
@@ -63,7 +69,9 @@ def _save(
             planned.payload,
             inputs=[*inputs, *service.files],
             options=options,
-            environment=Environment(price_date=price_date(service.offers), model_revision=service.model.digest[:12]),
+            environment=Environment(
+                price_date=price_date(service.offers), model_revision=service.model.digest[:12]
+            ),
             timings=planned.timings,
         ),
     )
@@ -73,7 +81,11 @@ def _say_sources(selection: Selection, said: set[str]) -> None:
     """Tell once, on stderr, which latency model stands behind each operating point."""
     for point, artifact in selection.chosen.items():
         latency = artifact.payload.latency
-        what = f"error {latency.median_error:.1%}" if latency.provenance is Provenance.FITTED else "no measurement"
+        what = (
+            f"error {latency.median_error:.1%}"
+            if latency.provenance is Provenance.FITTED
+            else "no measurement"
+        )
         line = f"{point.name}: {latency.provenance} latency model {artifact.short} ({what})"
         if line not in said:
             said.add(line)

@@ -1,12 +1,12 @@
 """The errors that a user can meet.
 
-    HgpuError                 exit 1   something broke; says what, why and what to do
-    ├── InputError            exit 2   a bad spec, config, trace, artifact or argument
-    │   ├── UnknownName       exit 2   a name that no registry knows; lists the nearest
-    │   └── ArtifactError     exit 2   an artifact that is missing, damaged or too new
-    ├── Infeasible            exit 3   no allocation meets the objectives; names the binding constraint
-    ├── InvalidMeasurement    exit 4   measured, but not to be believed
-    └── EngineError           exit 1   an engine, router or child process failed
+HgpuError                 exit 1   something broke; says what, why and what to do
+├── InputError            exit 2   a bad spec, config, trace, artifact or argument
+│   ├── UnknownName       exit 2   a name that no registry knows; lists the nearest
+│   └── ArtifactError     exit 2   an artifact that is missing, damaged or too new
+├── Infeasible            exit 3   no allocation meets the objectives; names the binding constraint
+├── InvalidMeasurement    exit 4   measured, but not to be believed
+└── EngineError           exit 1   an engine, router or child process failed
 """
 
 import difflib

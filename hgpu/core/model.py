@@ -75,7 +75,11 @@ class ModelSpec:
     def weight_bytes(self) -> float:
         """Bytes of all stored weights."""
         experts = self.moe_layers * self.experts * self.expert_bytes
-        return self.dense_params * self.dense_bits / 8 + self.embedding_params * self.embedding_bits / 8 + experts
+        return (
+            self.dense_params * self.dense_bits / 8
+            + self.embedding_params * self.embedding_bits / 8
+            + experts
+        )
 
     @property
     def flops_per_token(self) -> float:

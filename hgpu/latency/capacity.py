@@ -110,10 +110,15 @@ class _Rule:
 
     def _missed(self, bucket: Bucket, ttft_s: float, tpot_s: float) -> str:
         e2e_s = ttft_s + (bucket.output_tokens - 1) * tpot_s
-        rows = (("TPOT", self.slo.tpot, tpot_s), ("TTFT", self.slo.ttft, ttft_s), ("latency", self.slo.e2e, e2e_s))
+        rows = (
+            ("TPOT", self.slo.tpot, tpot_s),
+            ("TTFT", self.slo.ttft, ttft_s),
+            ("latency", self.slo.e2e, e2e_s),
+        )
         for name, objective, value_s in rows:
             if objective and value_s > objective.limit_s:
-                return f"{name} of a lone request is {value_s * 1e3:.1f} ms, above {objective.limit_s * 1e3:g} ms"
+                limit_ms = objective.limit_s * 1e3
+                return f"{name} of a lone request is {value_s * 1e3:.1f} ms, above {limit_ms:g} ms"
         return "a lone request exceeds the engine's max_num_seqs or KV cache"
 
 

@@ -44,9 +44,7 @@ class Fit:
     largest_step_context_tokens: float
 
 
-def fit(
-    samples: Sequence[Sample], model: ModelSpec, kv_capacity_tokens: int, measured: Provenance
-) -> Fit:
+def fit(samples: Sequence[Sample], model: ModelSpec, kv_capacity_tokens: int, measured: Provenance) -> Fit:
     """Return the step model of `samples` with its cross-validated error.
 
     The error is of scripts that the model hasn't seen: whole scripts are held out, fold by

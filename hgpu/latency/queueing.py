@@ -20,10 +20,13 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.step import LatencyModel, StepBatch
 from hgpu.latency.features import Floats
+
+Booleans = NDArray[np.bool_]
 
 ITERATIONS = 100
 TOLERANCE = 1e-4
@@ -140,16 +143,21 @@ def _weighted(rates: Floats, values: Floats) -> Floats:
     return np.asarray((rates * values).sum(1, keepdims=True) / total)
 
 
-def _step(latency: LatencyModel, seqs: Any, context: Any, chunks: Any, load: _Load) -> Floats:
-    batch = StepBatch(
-        prefill_tokens=chunks * load.chunk_tokens,  # type: ignore[arg-type]
+def _seconds(latency: LatencyModel, **features: Any) -> Floats:
+    """Seconds of the steps whose StepBatch fields are given as arrays."""
+    return np.asarray(latency.step.step_s(StepBatch(**features)))
+
+
+def _step(latency: LatencyModel, seqs: Floats, context: Floats, chunks: Any, load: _Load) -> Floats:
+    return _seconds(
+        latency,
+        prefill_tokens=chunks * load.chunk_tokens,
         prefill_seqs=chunks,
-        prefill_pairs=chunks * load.chunk_pairs,  # type: ignore[arg-type]
-        prefill_context_tokens=chunks * load.chunk_context,  # type: ignore[arg-type]
+        prefill_pairs=chunks * load.chunk_pairs,
+        prefill_context_tokens=chunks * load.chunk_context,
         decode_seqs=seqs,
         decode_context_tokens=context,
     )
-    return np.asarray(latency.step.step_s(batch))
 
 
 def _step_times(
@@ -164,7 +172,7 @@ def _step_times(
     return decode_s, mixed_s, share
 
 
-def _settle(latency: LatencyModel, load: _Load, lengths: Lengths) -> tuple[Floats, Floats]:
+def _settle(latency: LatencyModel, load: _Load, lengths: Lengths) -> tuple[Floats, Booleans]:
     """Iterate to the smallest fixed point of the mean step from below; tell where it exists."""
     step_s = np.zeros_like(load.chunk_rate)
     settled = np.zeros(step_s.shape, bool)
@@ -180,11 +188,9 @@ def _settle(latency: LatencyModel, load: _Load, lengths: Lengths) -> tuple[Float
 
 def _slope(latency: LatencyModel, seqs: Floats, context: Floats) -> Floats:
     """Seconds that one more decoding sequence adds to a step."""
-    now = latency.step.step_s(StepBatch(decode_seqs=seqs, decode_context_tokens=context))  # type: ignore[arg-type]
-    more = latency.step.step_s(
-        StepBatch(decode_seqs=seqs + 1, decode_context_tokens=context * (seqs + 1) / seqs)  # type: ignore[arg-type]
-    )
-    return np.asarray(more - now)
+    now = _seconds(latency, decode_seqs=seqs, decode_context_tokens=context)
+    more = _seconds(latency, decode_seqs=seqs + 1, decode_context_tokens=context * (seqs + 1) / seqs)
+    return more - now
 
 
 def _ttft(
@@ -198,15 +204,15 @@ def _ttft(
     waited = (load.rates * slots**2).sum(1, keepdims=True) * step_s / (2 * spare)
 
     tokens, chunks = lengths.input_tokens, load.chunks
-    own = StepBatch(
-        prefill_tokens=tokens / chunks,  # type: ignore[arg-type]
+    own_s = _seconds(
+        latency,
+        prefill_tokens=tokens / chunks,
         prefill_seqs=1.0,
-        prefill_pairs=tokens * (tokens + 1) / 2 / chunks,  # type: ignore[arg-type]
-        prefill_context_tokens=tokens * (chunks - 1) / 2 / chunks,  # type: ignore[arg-type]
-        decode_seqs=seqs,  # type: ignore[arg-type]
-        decode_context_tokens=context,  # type: ignore[arg-type]
+        prefill_pairs=tokens * (tokens + 1) / 2 / chunks,
+        prefill_context_tokens=tokens * (chunks - 1) / 2 / chunks,
+        decode_seqs=seqs,
+        decode_context_tokens=context,
     )
-    own_s = np.asarray(latency.step.step_s(own))
     _, mixed_s, share = _step_times(latency, load, lengths, step_s)
     mean = step_s / 2 + waited * mixed_s + chunks * own_s
 
@@ -215,4 +221,3 @@ def _ttft(
     running = np.where(share > miss, mixed_s, step_s)
     high = running * percentile / 100 + tail * mixed_s + chunks * own_s
     return mean, np.asarray(np.maximum(high, mean) if percentile >= 50 else high), use
-

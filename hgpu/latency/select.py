@@ -60,6 +60,13 @@ def estimated(root: Path, model: ModelSpec, point: OperatingPoint) -> LatencyArt
     return save_once(root, latency_draft(profile))
 
 
+def unfitted(root: Path) -> list[Artifact[ProfilePayload]]:
+    """Return the valid profiles that no latency model was made from yet, oldest first."""
+    fitted = {row.digest for entry in entries(root, "latency") for row in load(entry.path).manifest.inputs}
+    profiles = [load(entry.path) for entry in reversed(entries(root, "profile"))]
+    return [p for p in profiles if p.digest not in fitted and p.manifest.validity.valid]
+
+
 def profile_draft(
     model: ModelSpec, point: OperatingPoint, result: ProfileResult, options: dict[str, Any]
 ) -> Draft[ProfilePayload]:
@@ -80,7 +87,10 @@ def profile_draft(
         payload,
         options=options,
         environment=Environment(
-            gpu=point.gpu, driver=result.driver or None, engine=result.engine or None, machine=result.machine or None
+            gpu=point.gpu,
+            driver=result.driver or None,
+            engine=result.engine or None,
+            machine=result.machine or None,
         ),
         validity=Validity(reasons=list(result.problems)),
         timings={"profile_s": result.seconds},
@@ -147,4 +157,3 @@ def _newest(root: Path, model: ModelSpec, point: OperatingPoint) -> LatencyArtif
                 )
             return artifact
     return None
-

@@ -121,4 +121,5 @@ def estimate(
         for script in design(point.engine, min(SETUP_TOKENS, capacity))
         for batch in batches(script, point.engine.max_num_batched_tokens)
     )
-    return ProfileResult("estimate", Provenance.ESTIMATED, samples, capacity, assumptions=asdict(roofline.efficiency))
+    assumptions = asdict(roofline.efficiency)
+    return ProfileResult("estimate", Provenance.ESTIMATED, samples, capacity, assumptions=assumptions)

@@ -14,6 +14,8 @@ from typing import Any
 from hgpu.core.errors import InputError
 from hgpu.core.step import StepBatch
 
+FIX = "delete it and profile again"
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -79,7 +81,7 @@ def read(path: Path, key: str) -> Journal:
     try:
         entries = [_decode(json.loads(line)) for line in lines]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"the journal '{path}' is damaged", str(error), "delete it and profile again") from error
+        raise InputError(f"the journal '{path}' is damaged", str(error), FIX) from error
     if not entries:
         return Journal()
     header = entries[0]
@@ -87,7 +89,7 @@ def read(path: Path, key: str) -> Journal:
         raise InputError(
             f"the journal '{path}' is of another profile",
             "its first line doesn't carry the key of this job",
-            "delete it and profile again",
+            FIX,
         )
     runs = tuple(entry for entry in entries if isinstance(entry, Run))
     return Journal(header, runs, tuple(entry for entry in entries if isinstance(entry, Skip)))

@@ -8,6 +8,7 @@ from dataclasses import asdict, astuple, dataclass
 from hgpu.core.errors import ArtifactError
 from hgpu.core.step import StepBatch
 
+_OWN = ("script", "step_s", "repeats", "spread")  # columns beside those of StepBatch
 NORMAL_MAD = 1.4826  # median absolute deviation to standard deviation, for normal noise
 
 
@@ -79,9 +80,6 @@ def from_parquet(content: bytes) -> list[Sample]:
 
     try:
         rows = pq.read_table(io.BytesIO(content)).to_pylist()
-        return [
-            Sample(r.pop("script"), step_s=r.pop("step_s"), repeats=r.pop("repeats"), spread=r.pop("spread"), batch=StepBatch(**r))
-            for r in rows
-        ]
+        return [Sample(**{name: row.pop(name) for name in _OWN}, batch=StepBatch(**row)) for row in rows]
     except (pa.ArrowException, KeyError, TypeError) as error:
         raise ArtifactError("the profile's samples can't be read", str(error), "profile again") from error

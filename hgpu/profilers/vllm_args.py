@@ -42,9 +42,7 @@ def engine_arguments(
     return arguments
 
 
-def command_line(
-    source: str, point: OperatingPoint, gpu: GpuType, load_format: str = "auto"
-) -> list[str]:
+def command_line(source: str, point: OperatingPoint, gpu: GpuType, load_format: str = "auto") -> list[str]:
     """Return the same arguments as flags of `python -m vllm.entrypoints.openai.api_server`."""
     return flags(engine_arguments(source, point, gpu, load_format))
 

@@ -16,6 +16,7 @@ from hgpu.core.step import StepBatch
 
 IDLE_STEPS = 100  # steps in a row that compute nothing: the engine is stuck
 FIRST_TOKEN = 10  # ids below are often special
+TESTED = "install a vLLM between 0.26 and 0.32"
 
 
 @dataclass(slots=True)
@@ -81,10 +82,10 @@ class TimedEngine:
             self.synchronize()
             seconds = time.perf_counter() - start_s
             if len(self.scheduled) > 1:
-                raise EngineError("vLLM scheduled twice in one step", "", "profile with a tested vLLM version")
+                raise EngineError("vLLM scheduled twice in one step", fix=TESTED)
             if self.scheduled and self.scheduled[0].tokens:
                 if seconds <= 0:
-                    raise InvalidMeasurement(f"a step took {seconds} s", "the clock stood still", "profile again")
+                    raise InvalidMeasurement(f"a step took {seconds} s", fix="profile again")
                 return self.scheduled[0], seconds
         raise EngineError(
             f"vLLM computed nothing in {IDLE_STEPS} steps",
@@ -98,7 +99,7 @@ class TimedEngine:
         engine.abort_request(self.requests)
         self.requests.clear()
         if engine.has_unfinished_requests():
-            raise EngineError("vLLM kept requests that were aborted", "", "profile with a tested vLLM version")
+            raise EngineError("vLLM kept requests that were aborted", fix=TESTED)
 
 
 def start_engine(arguments: Mapping[str, object], seed: int) -> TimedEngine:
@@ -157,7 +158,7 @@ def _unknown_vllm(lack: str) -> EngineError:
     return EngineError(
         "this vLLM can't be stepped",
         f"{lack}; needed is a V1 engine in process: llm.llm_engine.engine_core.engine_core.scheduler",
-        "install a vLLM between 0.26 and 0.32",
+        TESTED,
     )
 
 

@@ -29,14 +29,21 @@ def print_artifact(artifact: Artifact[Any]) -> None:
     """Print an artifact by its kind, or its payload where the kind has no table of its own."""
     manifest = artifact.manifest
     out = console()
-    made = f"hgpu {manifest.producer.version}" + (f" at {manifest.producer.git_sha[:12]}" if manifest.producer.git_sha else "")
+    made = f"hgpu {manifest.producer.version}" + (
+        f" at {manifest.producer.git_sha[:12]}" if manifest.producer.git_sha else ""
+    )
     state = "valid" if manifest.validity.valid else "INVALID"
-    out.print(f"[bold]{manifest.kind}[/bold] {artifact.short}  {manifest.created_at}  {made}  {state}", soft_wrap=True)
+    out.print(
+        f"[bold]{manifest.kind}[/bold] {artifact.short}  {manifest.created_at}  {made}  {state}",
+        soft_wrap=True,
+    )
     for reason in manifest.validity.reasons:
         out.print(f"  note: {reason}", markup=False, soft_wrap=True)
     shown = {key: value for key, value in manifest.environment.model_dump().items() if value}
     if shown:
-        out.print("  " + ", ".join(f"{key} {value}" for key, value in shown.items()), markup=False, soft_wrap=True)
+        out.print(
+            "  " + ", ".join(f"{key} {value}" for key, value in shown.items()), markup=False, soft_wrap=True
+        )
     out.print()
     printer = PRINTERS.get(manifest.kind)
     if printer:
@@ -81,6 +88,8 @@ def _line(ancestor: Ancestor) -> str:
     where = f"[red]missing ({ancestor.problem})[/red]" if ancestor.problem else ""
     if ancestor.artifact:
         payload = ancestor.artifact.payload
-        source = getattr(payload, "provenance", None) or getattr(getattr(payload, "latency", None), "provenance", "")
+        source = getattr(payload, "provenance", None) or getattr(
+            getattr(payload, "latency", None), "provenance", ""
+        )
         where = f"{source} {ancestor.artifact.manifest.created_at[:19]}"
     return f"{role}[bold]{ancestor.kind}[/bold] {ancestor.digest[:12]} {where}".rstrip()

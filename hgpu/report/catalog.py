@@ -14,7 +14,9 @@ def print_catalog(attached: Sequence[AttachedGpu], types: Sequence[GpuType], off
     rows = table("attached", ">index", "GPU type", "NVML name", ">GiB", "driver")
     for card in attached:
         known = card.gpu or "not in the catalog"
-        rows.add_row(str(card.index), known, card.nvml_name, f"{card.memory_bytes / 2**30:.0f}", card.driver_version)
+        rows.add_row(
+            str(card.index), known, card.nvml_name, f"{card.memory_bytes / 2**30:.0f}", card.driver_version
+        )
     out.print(rows if attached else "no GPU attached (NVML found none)")
     out.print()
     out.print(_types(types))
@@ -24,14 +26,30 @@ def print_catalog(attached: Sequence[AttachedGpu], types: Sequence[GpuType], off
 
 def _types(types: Sequence[GpuType]) -> object:
     formats = ("fp32", "bf16", "fp8")
-    rows = table("GPU types (dense peaks)", "GPU", ">GiB", ">GB/s", *(f">{f} TFLOP/s" for f in formats), ">SMs", ">link GB/s", "source")
+    rows = table(
+        "GPU types (dense peaks)",
+        "GPU",
+        ">GiB",
+        ">GB/s",
+        *(f">{f} TFLOP/s" for f in formats),
+        ">SMs",
+        ">link GB/s",
+        "source",
+    )
     for gpu in types:
         peaks = {str(key): value for key, value in gpu.flops_per_s.items()}
         rows.add_row(
             gpu.name,
             f"{gpu.memory_bytes / 2**30:.0f}",
             f"{gpu.memory_bandwidth_bytes_per_s / 1e9:,.0f}",
-            *(f"{peaks[f] / 1e12:,.0f}" if peaks.get(f, 0) >= 1e12 else f"{peaks[f] / 1e12:.2f}" if f in peaks else "-" for f in formats),
+            *(
+                f"{peaks[f] / 1e12:,.0f}"
+                if peaks.get(f, 0) >= 1e12
+                else f"{peaks[f] / 1e12:.2f}"
+                if f in peaks
+                else "-"
+                for f in formats
+            ),
             str(gpu.sm_count or "-"),
             f"{gpu.host_link_bytes_per_s / 1e9:.0f}",
             gpu.source.split(";")[0],
@@ -40,10 +58,26 @@ def _types(types: Sequence[GpuType]) -> object:
 
 
 def _offers(offers: Sequence[Offer]) -> object:
-    rows = table("offers, cheapest GPU-hour first", "offer", "region", "market", "GPU", ">GPUs", ">USD/h", ">USD/GPU-h", "price of")
+    rows = table(
+        "offers, cheapest GPU-hour first",
+        "offer",
+        "region",
+        "market",
+        "GPU",
+        ">GPUs",
+        ">USD/h",
+        ">USD/GPU-h",
+        "price of",
+    )
     for offer in sorted(offers, key=lambda o: (o.usd_per_gpu_hour, o.name)):
         rows.add_row(
-            offer.name, offer.region, str(offer.market), offer.gpu, str(offer.gpu_count), usd(offer.usd_per_hour),
-            usd(offer.usd_per_gpu_hour), offer.price_date,
-        )  # fmt: skip
+            offer.name,
+            offer.region,
+            str(offer.market),
+            offer.gpu,
+            str(offer.gpu_count),
+            usd(offer.usd_per_hour),
+            usd(offer.usd_per_gpu_hour),
+            offer.price_date,
+        )
     return rows

@@ -1,6 +1,7 @@
 """Latency models in the terminal."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.store import Artifact
@@ -39,8 +40,27 @@ def _coefficients(artifacts: Sequence[Artifact[LatencyPayload]]) -> object:
     for artifact in artifacts:
         step = artifact.payload.latency.step
         rows.add_row(
-            artifact.payload.point.name, f"{step.overhead_s * 1e3:.2f}", f"{step.linear_s * 1e3:.2f}",
-            f"{step.knee_tokens:.0f}", f"{step.sharpness:g}", f"{step.pair_s * 1e9:.2f}", f"{step.kv_s * 1e9:.2f}",
+            artifact.payload.point.name,
+            f"{step.overhead_s * 1e3:.2f}",
+            f"{step.linear_s * 1e3:.2f}",
+            f"{step.knee_tokens:.0f}",
+            f"{step.sharpness:g}",
+            f"{step.pair_s * 1e9:.2f}",
+            f"{step.kv_s * 1e9:.2f}",
             f"{step.seq_s * 1e6:.1f}",
-        )  # fmt: skip
+        )
     return rows
+
+
+def fits_json(artifacts: Sequence[Artifact[LatencyPayload]]) -> dict[str, Any]:
+    """Return the payloads with digest and path."""
+    return {
+        "fits": [
+            {
+                **artifact.payload.model_dump(mode="json"),
+                "digest": artifact.digest,
+                "path": str(artifact.path),
+            }
+            for artifact in artifacts
+        ]
+    }

@@ -22,16 +22,20 @@ def print_json(document: Any) -> None:
 
 def note(text: str) -> None:
     """Say something beside the data, on stderr."""
-    Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH, highlight=False, markup=False).print(
-        text, style="dim", soft_wrap=True
-    )
+    Console(
+        stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH, highlight=False, markup=False
+    ).print(text, style="dim", soft_wrap=True)
 
 
 def table(title: str, *columns: str) -> Table:
     """Return a plain table; a column whose name begins with '>' is aligned to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    made = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
     for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        made.add_column(
+            column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
     return made
 
 

@@ -22,7 +22,13 @@ def cell_json(cell: Cell) -> dict[str, Any]:
         return {"values": cell.values, **plan_json(cell.artifact)}
     error = cell.error
     assert error is not None
-    return {"values": cell.values, "status": "infeasible", "error": error.what, "why": error.why, "fix": error.fix}
+    return {
+        "values": cell.values,
+        "status": "infeasible",
+        "error": error.what,
+        "why": error.why,
+        "fix": error.fix,
+    }
 
 
 def print_plan(artifact: Artifact[PlanPayload]) -> None:
@@ -34,7 +40,13 @@ def print_plan(artifact: Artifact[PlanPayload]) -> None:
         f"{_saving(payload)}",
         soft_wrap=True,
     )
-    for rows in (_allocation(payload), _predictions(payload), _baselines(payload), _routing(payload), _forbidden(payload)):
+    for rows in (
+        _allocation(payload),
+        _predictions(payload),
+        _baselines(payload),
+        _routing(payload),
+        _forbidden(payload),
+    ):
         if rows.row_count:
             out.print()
             out.print(rows)
@@ -43,11 +55,22 @@ def print_plan(artifact: Artifact[PlanPayload]) -> None:
 
 def print_sweep(cells: Sequence[Cell]) -> None:
     """Print a row a cell: allocation, cost, the best single type and the saving."""
-    rows = table("", *(f">{_label(name)}" for name in cells[0].values), "allocation", ">USD/h", "best single type", ">USD/h", ">saving", "plan")
+    rows = table(
+        "",
+        *(f">{_label(name)}" for name in cells[0].values),
+        "allocation",
+        ">USD/h",
+        "best single type",
+        ">USD/h",
+        ">saving",
+        "plan",
+    )
     for cell in cells:
         values = [f"{value:g}" for value in cell.values.values()]
         if cell.artifact is None:
-            rows.add_row(*values, f"infeasible: {cell.error.what if cell.error else ''}", "-", "", "-", "-", "")
+            rows.add_row(
+                *values, f"infeasible: {cell.error.what if cell.error else ''}", "-", "", "-", "-", ""
+            )
             continue
         payload = cell.artifact.payload
         best = best_single(payload.baselines)
@@ -61,11 +84,15 @@ def print_sweep(cells: Sequence[Cell]) -> None:
             "-" if saving is None else f"{saving:.0%}",
             cell.artifact.short,
         )
-    first = next((cell.artifact.payload for cell in cells if cell.artifact), None)
     out = console()
-    if first:
-        prices = min(row.price_date for row in first.allocation)
-        out.print(f"[bold]{first.service}[/bold]; latencies {first.provenance}; prices as of {prices} or later", soft_wrap=True)
+    planned = [cell.artifact for cell in cells if cell.artifact]
+    if planned:
+        first = planned[0].payload
+        dates = [artifact.manifest.environment.price_date or "?" for artifact in planned]
+        out.print(
+            f"[bold]{first.service}[/bold]; latencies {first.provenance}; oldest price of {min(dates)}",
+            soft_wrap=True,
+        )
     out.print(rows)
     _print_singles(cells)
 
@@ -78,8 +105,14 @@ def best_single(baselines: Sequence[Baseline]) -> Baseline | None:
 
 def _print_singles(cells: Sequence[Cell]) -> None:
     planned = [cell for cell in cells if cell.artifact]
-    gpus = dict.fromkeys(row.gpu for cell in planned if cell.artifact for row in cell.artifact.payload.baselines)
-    rows = table("\nsingle-type fleets, USD/h (GPUs)", *(f">{_label(name)}" for name in cells[0].values), *(f">{g}" for g in gpus))
+    gpus = dict.fromkeys(
+        row.gpu for cell in planned if cell.artifact for row in cell.artifact.payload.baselines
+    )
+    rows = table(
+        "\nsingle-type fleets, USD/h (GPUs)",
+        *(f">{_label(name)}" for name in cells[0].values),
+        *(f">{g}" for g in gpus),
+    )
     for cell in planned:
         assert cell.artifact is not None
         by_gpu = {row.gpu: row for row in cell.artifact.payload.baselines}
@@ -101,7 +134,11 @@ def _objectives(payload: PlanPayload) -> str:
         return "capacities as given"
     parts = [
         f"{name} ≤ {objective.limit_s * 1e3:g} ms at p{objective.percentile:g}"
-        for name, objective in (("TTFT", payload.slo.ttft), ("TPOT", payload.slo.tpot), ("end-to-end", payload.slo.e2e))
+        for name, objective in (
+            ("TTFT", payload.slo.ttft),
+            ("TPOT", payload.slo.tpot),
+            ("end-to-end", payload.slo.e2e),
+        )
         if objective
     ]
     return f"{payload.workload.rate_rps:g} requests/s, {', '.join(parts)}"
@@ -111,11 +148,25 @@ def _saving(payload: PlanPayload) -> str:
     best, saving = best_single(payload.baselines), payload.savings_vs_best_single_type
     if best is None or saving is None:
         return "no single GPU type can serve it"
-    return f"{saving:.0%} less than the best single type ({best.count}× {best.gpu}, {usd(best.cost_usd_per_hour or 0)} USD/h)"
+    fleet = f"{best.count}× {best.gpu}, {usd(best.cost_usd_per_hour or 0.0)} USD/h"
+    return f"{saving:.0%} less than the best single type ({fleet})"
 
 
 def _allocation(payload: PlanPayload) -> Any:
-    rows = table("allocation", "pool", "offer", "region", ">count", ">engines", "GPU", ">tp", "mode", ">USD/h", ">busy", "price of")
+    rows = table(
+        "allocation",
+        "pool",
+        "offer",
+        "region",
+        ">count",
+        ">engines",
+        "GPU",
+        ">tp",
+        "mode",
+        ">USD/h",
+        ">busy",
+        "price of",
+    )
     for row in payload.allocation:
         rows.add_row(
             row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp), row.mode,
@@ -126,7 +177,17 @@ def _allocation(payload: PlanPayload) -> Any:
 
 def _predictions(payload: PlanPayload) -> Any:
     p = next((o.percentile for o in (payload.slo.tpot, payload.slo.ttft) if o), 50.0) if payload.slo else 50.0
-    rows = table("predicted, ms", "pool", ">rate/s", ">TTFT mean", f">TTFT p{p:g}", ">TPOT mean", f">TPOT p{p:g}", ">in flight", "source")
+    rows = table(
+        "predicted, ms",
+        "pool",
+        ">rate/s",
+        ">TTFT mean",
+        f">TTFT p{p:g}",
+        ">TPOT mean",
+        f">TPOT p{p:g}",
+        ">in flight",
+        "source",
+    )
     for row in payload.predicted:
         rows.add_row(
             row.pool, f"{row.rate_rps:.2f}", ms(row.ttft_mean_s), ms(row.ttft_slo_s), ms(row.tpot_mean_s),

@@ -110,8 +110,8 @@ def solve(problem: Problem) -> Solution:
         allocation,
         status,
         min(bound, allocation.usd_per_hour),
-        len(model.variables()),
-        len(model.constraints),
+        model.numVariables(),
+        model.numConstraints(),
         built - started,
         solved - built,
     )
@@ -154,12 +154,12 @@ def _build(problem: Problem) -> tuple[Any, list[Any], dict[tuple[int, int], Any]
     import pulp
 
     model = pulp.LpProblem("allocation", pulp.LpMinimize)
-    counts = [pulp.LpVariable(f"n{c}", lowBound=0, cat="Integer") for c in range(len(problem.columns))]
+    counts = [model.add_variable(f"n{c}", lowBound=0, cat="Integer") for c in range(len(problem.columns))]
     model += pulp.LpAffineExpression(
         [(counts[c], column.offer.usd_per_hour) for c, column in enumerate(problem.columns)]
     )
     shares = {
-        (b, c): pulp.LpVariable(f"x{b}_{c}", lowBound=0)
+        (b, c): model.add_variable(f"x{b}_{c}", lowBound=0)
         for c, column in enumerate(problem.columns)
         for b, capacity in enumerate(column.capacity_rps)
         if capacity > 0 and problem.rates_rps[b] > 0
@@ -206,7 +206,11 @@ def _run(model: Any, problem: Problem) -> tuple[Status, float]:
 def _raise_infeasible(problem: Problem) -> None:
     """Say which limit binds: the one without which the rest can be met, where there is one."""
     alone = [limit.name for limit in problem.limits if _feasible_without(problem, limit)]
-    why = f"limit {' or '.join(alone)} alone stands in the way" if alone else "several limits together forbid it"
+    why = (
+        f"limit {' or '.join(alone)} alone stands in the way"
+        if alone
+        else "several limits together forbid it"
+    )
     raise Infeasible(
         "no allocation serves the workload within the limits",
         f"{why} (limits: {', '.join(limit.name for limit in problem.limits)})",
@@ -223,7 +227,9 @@ def _feasible_without(problem: Problem, dropped: Limit) -> bool:
     return bool(code == pulp.LpStatusOptimal)
 
 
-def _allocation(problem: Problem, machines: Sequence[int], shares: Mapping[tuple[int, int], Any]) -> Allocation:
+def _allocation(
+    problem: Problem, machines: Sequence[int], shares: Mapping[tuple[int, int], Any]
+) -> Allocation:
     used = [c for c, count in enumerate(machines) if count]
     matrix = []
     for b, rate in enumerate(problem.rates_rps):

@@ -40,11 +40,15 @@ def read_melange(path: Path) -> Problem:
     try:
         config = MelangeConfig.model_validate(json.loads(path.read_bytes()))
     except OSError as error:
-        raise InputError(f"can't read {path}", error.strerror or str(error), "give an existing JSON file") from error
+        raise InputError(
+            f"can't read {path}", error.strerror or str(error), "give an existing JSON file"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InputError(f"{path} is no Mélange configuration", f"{place}: {first['msg']}", "mend that field") from error
+        raise InputError(
+            f"{path} is no Mélange configuration", f"{place}: {first['msg']}", "mend that field"
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON", str(error), "mend the file") from error
     _check_shapes(path, config)
@@ -63,7 +67,9 @@ def _check_shapes(path: Path, config: MelangeConfig) -> None:
     total = sum(map(sum, config.workload_distribution))
     if not math.isclose(total, 1.0, abs_tol=1e-3):
         raise InputError(
-            f"{path}: workload_distribution sums to {total:g}", "the shares of all buckets make up 1", "mend the shares"
+            f"{path}: workload_distribution sums to {total:g}",
+            "the shares of all buckets make up 1",
+            "mend the shares",
         )
 
 

@@ -46,7 +46,9 @@ class Planned:
     timings: dict[str, float]
 
 
-def make_plan(service: Service, candidates: Candidates, gap: float = 0.0, time_limit_s: float = 60.0) -> Planned:
+def make_plan(
+    service: Service, candidates: Candidates, gap: float = 0.0, time_limit_s: float = 60.0
+) -> Planned:
     """Return the minimal-cost plan of a service.
 
     Raises Infeasible where a bucket can't be served, or the limits can't hold, with the reason
@@ -63,7 +65,13 @@ def make_plan(service: Service, candidates: Candidates, gap: float = 0.0, time_l
     names = pool_names(solution.allocation)
     forbidden = _forbidden(workload, served, candidates.refused)
     predicted = [
-        _predict(service, candidates.latency[pool.point], pool, names[number], _pool_rates(problem, solution, number))
+        _predict(
+            service,
+            candidates.latency[pool.point],
+            pool,
+            names[number],
+            _pool_rates(problem, solution, number),
+        )
         for number, pool in enumerate(solution.allocation.pools)
     ]
     payload = _payload(problem, solution, service.name, [row.provenance for row in predicted])
@@ -90,8 +98,14 @@ def plan_of_problem(problem: Problem, service: str) -> Planned:
 def pool_names(allocation: Allocation) -> list[str]:
     """Return a short, unique, path-safe name for each pool: GPU type, and offer where needed."""
     short = [re.sub(r"[^a-z0-9.]+", "-", pool.point.name.lower()) for pool in allocation.pools]
-    long = [re.sub(r"[^a-z0-9.]+", "-", f"{pool.point.name}-{pool.offer.name}".lower()) for pool in allocation.pools]
-    return [s if short.count(s) == 1 else f"{name}-{number}" for number, (s, name) in enumerate(zip(short, long, strict=True))]
+    long = [
+        re.sub(r"[^a-z0-9.]+", "-", f"{pool.point.name}-{pool.offer.name}".lower())
+        for pool in allocation.pools
+    ]
+    return [
+        s if short.count(s) == 1 else f"{name}-{number}"
+        for number, (s, name) in enumerate(zip(short, long, strict=True))
+    ]
 
 
 def _problem(
@@ -101,7 +115,9 @@ def _problem(
         Column(offer, point, tuple(capacity.rate_rps for capacity in served[point]))
         for point in served
         for offer in service.offers
-        if offer.gpu == point.gpu and offer.gpu_count >= point.tp and any(c.rate_rps > 0 for c in served[point])
+        if offer.gpu == point.gpu
+        and offer.gpu_count >= point.tp
+        and any(c.rate_rps > 0 for c in served[point])
     )
     workload = service.workload
     return Problem(
@@ -134,13 +150,21 @@ def _limit(name: str, at_most: int, service: Service, columns: Sequence[Column])
         return Limit(label, cores, at_most)
     known = {offer.name for offer in service.offers} | {offer.cloud for offer in service.offers}
     if name in known:
-        return Limit(label, {c: 1.0 for c, col in enumerate(columns) if name in (col.offer.name, col.offer.cloud)}, at_most)
+        return Limit(
+            label,
+            {c: 1.0 for c, col in enumerate(columns) if name in (col.offer.name, col.offer.cloud)},
+            at_most,
+        )
     gpus = {point.gpu for point in service.points}
     try:
         gpu = resolve_gpu(name).name
     except UnknownName as error:
         raise UnknownName("limit", name, known | gpus | {CPU_CORES}) from error
-    return Limit(label, {c: float(col.offer.gpu_count) for c, col in enumerate(columns) if col.offer.gpu == gpu}, at_most)
+    return Limit(
+        label,
+        {c: float(col.offer.gpu_count) for c, col in enumerate(columns) if col.offer.gpu == gpu},
+        at_most,
+    )
 
 
 def _check_buckets(
@@ -192,7 +216,10 @@ def _forbidden(
     served: Mapping[OperatingPoint, tuple[Capacity, ...]],
     refused: Mapping[OperatingPoint, str],
 ) -> list[Forbidden]:
-    rows = [Forbidden(point=point.name, buckets=len(workload.buckets), reason=why) for point, why in refused.items()]
+    rows = [
+        Forbidden(point=point.name, buckets=len(workload.buckets), reason=why)
+        for point, why in refused.items()
+    ]
     for point, row in served.items():
         reasons = [capacity.reason for capacity in row if capacity.reason]
         if reasons:
@@ -205,7 +232,9 @@ def _pool_rates(problem: Problem, solution: Solution, number: int) -> list[float
     return [rate * shares[b][number] for b, rate in enumerate(problem.rates_rps)]
 
 
-def _predict(service: Service, latency: LatencyModel, pool: Pool, name: str, rates_rps: Sequence[float]) -> Prediction:
+def _predict(
+    service: Service, latency: LatencyModel, pool: Pool, name: str, rates_rps: Sequence[float]
+) -> Prediction:
     """Predict a pool's latencies at its load, spread evenly over its engines."""
     rates = np.array([rates_rps]) / pool.engines
     state = steady_state(
@@ -225,7 +254,9 @@ def _predict(service: Service, latency: LatencyModel, pool: Pool, name: str, rat
     )
 
 
-def _payload(problem: Problem, solution: Solution, service: str, sources: Sequence[Provenance]) -> PlanPayload:
+def _payload(
+    problem: Problem, solution: Solution, service: str, sources: Sequence[Provenance]
+) -> PlanPayload:
     allocation = solution.allocation
     baselines = _baselines(problem)
     costs = [row.cost_usd_per_hour for row in baselines if row.cost_usd_per_hour is not None]

@@ -31,7 +31,9 @@ def load_spec(path: Path, overrides: dict[str, Any] | None = None) -> ServeSpec:
         place = ".".join(str(part) for part in first["loc"]) or "the spec"
         line = _line_of(node, first["loc"])
         where = f"{path}, line {line}" if line else str(path)
-        raise InputError(f"{where}: bad {place}", first["msg"].removeprefix("Value error, "), _fix(first)) from error
+        raise InputError(
+            f"{where}: bad {place}", first["msg"].removeprefix("Value error, "), _fix(first)
+        ) from error
 
 
 def _fix(error: Any) -> str:
@@ -47,12 +49,16 @@ def _parse(path: Path) -> yaml.Node | None:
         return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"can't read spec {path}", getattr(error, "strerror", None) or str(error), "write one with `hgpu init serve`"
+            f"can't read spec {path}",
+            getattr(error, "strerror", None) or str(error),
+            "write one with `hgpu init serve`",
         ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise InputError(f"{where}: not YAML", getattr(error, "problem", None) or str(error), "mend that line") from error
+        raise InputError(
+            f"{where}: not YAML", getattr(error, "problem", None) or str(error), "mend that line"
+        ) from error
 
 
 def _document(path: Path, node: yaml.Node | None) -> dict[str, Any]:

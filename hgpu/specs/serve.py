@@ -12,6 +12,7 @@ from hgpu.core.slo import Objective, Slo
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Degree = Literal[1, 2, 4, 8]
 
 
 class WorkloadSpec(Strict):
@@ -86,7 +87,7 @@ class OffersSpec(Strict):
     book: str = "default"
     clouds: list[str] | None = None
     regions: list[str] | None = None
-    markets: list[Market] = [Market.ON_DEMAND]
+    markets: list[Market] = Field(default_factory=lambda: [Market.ON_DEMAND])
 
 
 class ServeSpec(Strict):
@@ -98,8 +99,8 @@ class ServeSpec(Strict):
     workload: WorkloadSpec
     slo: SloSpec
     gpus: Annotated[list[str], Field(min_length=1)]
-    tensor_parallel: Annotated[list[Literal[1, 2, 4, 8]], Field(min_length=1)] = [1]
+    tensor_parallel: list[Degree] = Field(default=[1], min_length=1)
     engine: EngineSpec = EngineSpec()
     offers: OffersSpec = OffersSpec()
-    limits: dict[str, Annotated[int, Field(ge=0)]] = {}
+    limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     min_engines: Count = 1

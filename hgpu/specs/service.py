@@ -71,12 +71,21 @@ def service_of(spec: ServeSpec) -> Service:
         regions=spec.offers.regions,
     )
     return Service(
-        model, spec.model, workload, spec.slo.to_slo(), points, tuple(offers), dict(spec.limits), spec.min_engines, files
+        model,
+        spec.model,
+        workload,
+        spec.slo.to_slo(),
+        points,
+        tuple(offers),
+        dict(spec.limits),
+        spec.min_engines,
+        files,
     )
 
 
 def workload_of(spec: WorkloadSpec) -> tuple[Workload, tuple[InputRef, ...]]:
     """Return the workload, and the trace file that it was made from as an input."""
+    files: tuple[InputRef, ...] = ()
     edges = Edges(
         tuple(spec.input_edges) if spec.input_edges else DEFAULT_EDGES.input,
         tuple(spec.output_edges) if spec.output_edges else DEFAULT_EDGES.output,
@@ -87,11 +96,10 @@ def workload_of(spec: WorkloadSpec) -> tuple[Workload, tuple[InputRef, ...]]:
     else:
         assert spec.lengths is not None and spec.rate_rps is not None
         workload = workload_from_lengths(spec.lengths, spec.rate_rps, spec.requests, spec.seed, edges)
-        files = ()
     if workload.outside_share > 0 and not spec.allow_outside:
         raise InputError(
             f"{workload.outside_share:.2%} of the requests of '{workload.name}' fit no bucket",
             f"they are empty or longer than {edges.input[-1]} in or {edges.output[-1]} out",
-            "raise workload.input_edges or output_edges, or set workload.allow_outside: true to plan for the rest",
+            "raise workload.input_edges or output_edges, or set workload.allow_outside: true",
         )
     return workload, files

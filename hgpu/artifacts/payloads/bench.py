@@ -30,7 +30,7 @@ class BenchRow(Strict):
 class BenchPayload(Strict):
     """A plan's prediction against what its deployment did."""
 
-    deployment: str
+    url: str
     duration_s: float
     seed: int
     rows: list[BenchRow]

@@ -1,0 +1,37 @@
+"""`hgpu profile`: measure each GPU type of a spec."""
+
+from typing import Annotated
+
+import typer
+
+from hgpu.commands.options import RESULTS, Json, Results, Spec
+
+app = typer.Typer()
+
+
+@app.command()
+def profile(
+    spec: Spec,
+    gpu: Annotated[
+        list[str] | None, typer.Option(help="Only these GPU types of the spec. May be repeated.")
+    ] = None,
+    profiler: Annotated[
+        str, typer.Option(help="auto (vllm where attached, else estimate), vllm, or estimate.")
+    ] = "auto",
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each batch is run.")] = 3,
+    load_format: Annotated[str, typer.Option(help="auto, or dummy for random weights.")] = "auto",
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Time single engine steps of real vLLM over a designed set of batches.
+
+    A broken run resumes where it stopped. GPU types that aren't attached are estimated, and say so.
+
+    Example: hgpu profile spec.yaml --gpu L4 --load-format dummy
+    """
+    from hgpu.commands.profiling import profile_points
+    from hgpu.report.output import print_json
+    from hgpu.report.profile import print_profiles, profiles_json
+
+    artifacts = profile_points(spec, gpu, profiler, repeats, load_format, results)
+    print_json(profiles_json(artifacts)) if json else print_profiles(artifacts)

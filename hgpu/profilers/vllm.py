@@ -1,0 +1,248 @@
+"""Profiling a real vLLM on this machine: every step timed, every finished point kept.
+
+The measuring is done by a child process (`vllm_worker`). What it has finished is in a journal,
+so that after a crash, a kill or a Ctrl-C the same job goes on where it stopped.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from hgpu.artifacts.digest import digest_of
+from hgpu.core.errors import EngineError, HgpuError, InputError
+from hgpu.core.gpu import GpuType
+from hgpu.core.model import ModelSpec
+from hgpu.core.operating_point import Mode, OperatingPoint
+from hgpu.core.provenance import Provenance
+from hgpu.profilers.journal import Journal, read
+from hgpu.profilers.result import ProfileResult
+from hgpu.profilers.samples import Sample, merge_steps, noise_of
+from hgpu.profilers.vllm_args import engine_arguments, engine_environment
+from hgpu.profilers.vllm_worker import WorkerJob
+
+Progress = Callable[[int, int, str], None]
+
+NOISE_LIMIT = 0.15
+SETUP_TOKENS_CPU = 1024
+SETUP_TOKENS_GPU = 131_072
+EXIT_S = 10.0  # for the engine's own processes to follow the worker
+
+
+@dataclass(frozen=True, slots=True)
+class VllmJob:
+    """What to profile, on which cores or devices of this machine.
+
+    `source` is what vLLM loads: a model folder or a Hugging Face id. `setup_tokens` bounds the
+    prompts that are prefilled only to be decoded; None takes what suits the hardware.
+    """
+
+    source: str
+    model: ModelSpec
+    gpu: GpuType
+    point: OperatingPoint
+    load_format: str = "auto"
+    repeats: int = 3
+    decode_steps: int = 8
+    setup_tokens: int | None = None
+    seed: int = 0
+    cores: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Digest of everything that the measurement depends on."""
+        fields = {
+            "source": self.source,
+            "model": self.model.digest,
+            "gpu": self.gpu.name,
+            "point": asdict(self.point),
+            "load_format": self.load_format,
+            "repeats": self.repeats,
+            "decode_steps": self.decode_steps,
+            "setup_tokens": self._setup_tokens,
+            "seed": self.seed,
+            "cores": self.cores,
+            "gpus": self.gpus,
+        }
+        return digest_of(fields)
+
+    @property
+    def _setup_tokens(self) -> int:
+        default = SETUP_TOKENS_CPU if self.gpu.is_cpu else SETUP_TOKENS_GPU
+        return default if self.setup_tokens is None else self.setup_tokens
+
+    def for_worker(self, journal: Path) -> WorkerJob:
+        """Return what the worker is told; this process is the parent that it dies with."""
+        return WorkerJob(
+            key=self.key,
+            journal=str(journal),
+            parent_pid=os.getpid(),
+            cores=self.cores if self.gpu.is_cpu else (),
+            repeats=self.repeats,
+            decode_steps=self.decode_steps,
+            setup_tokens=self._setup_tokens,
+            seed=self.seed,
+            options=asdict(self.point.engine),
+            arguments=engine_arguments(self.source, self.point, self.gpu, self.load_format),
+        )
+
+
+def profile_vllm(
+    job: VllmJob, folder: Path, progress: Progress, python: str = sys.executable
+) -> ProfileResult:
+    """Measure `job`, going on with its journal in `folder` where there is one.
+
+    `progress` is called with points done, points in all (0: not known yet) and the one at hand.
+    Raises InputError where the job can't run, HgpuError where it runs already, and EngineError
+    where vLLM fails; what was finished is kept.
+    """
+    _check(job)
+    began_s = time.monotonic()
+    path = journal_path(job, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(path):
+        read(path, job.key)  # refuse a foreign or damaged journal before an engine starts
+        with _worker(job, path, python) as process:
+            _follow(process, path, job.key, progress)
+        journal = read(path, job.key)
+    return _result(journal, time.monotonic() - began_s)
+
+
+def journal_path(job: VllmJob, folder: Path) -> Path:
+    """Return where the job's journal lies: a changed job has another."""
+    return folder / "journal" / f"profile-{job.key[:12]}.jsonl"
+
+
+def forget_journal(job: VllmJob, folder: Path) -> None:
+    """Delete the journal, its log and its lock, once the profile is saved."""
+    path = journal_path(job, folder)
+    for suffix in (".jsonl", ".log", ".job.json", ".lock"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _check(job: VllmJob) -> None:
+    if job.point.mode is not Mode.MIXED:
+        raise InputError(
+            f"vLLM can't be profiled in mode '{job.point.mode}'",
+            "the other modes are modelled on top of a profile of mode 'mixed'",
+            "profile the operating point in mode 'mixed'",
+        )
+    if job.source.startswith(("/", ".")) and not (Path(job.source) / "config.json").is_file():
+        raise InputError(f"no model in '{job.source}'", "it holds no config.json", "give a model folder")
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise HgpuError(
+            "this profile is being measured already",
+            f"another process holds '{path.with_suffix('.lock')}'",
+            "wait for it to end, or stop it",
+        ) from error
+
+
+@contextmanager
+def _worker(job: VllmJob, path: Path, python: str) -> Iterator["subprocess.Popen[str]"]:
+    """Start the worker; whatever happens, leave no process of it behind."""
+    order = path.with_suffix(".job.json")
+    order.write_text(json.dumps(asdict(job.for_worker(path))), encoding="utf-8")
+    environment = os.environ | engine_environment(job.source, job.point, job.gpu, job.cores, job.gpus)
+    command = [python, "-m", "hgpu.profilers.vllm_worker", str(order)]
+    with (
+        path.with_suffix(".log").open("wb") as log,
+        subprocess.Popen(
+            command,
+            env=environment | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,  # a Ctrl-C is for this process, which then ends the worker
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """Kill the worker, then wait for the processes of its engine, which end with it."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        children = []
+    process.kill()
+    process.wait()
+    for child in psutil.wait_procs(children, timeout=EXIT_S)[1]:
+        child.kill()
+
+
+def _follow(process: "subprocess.Popen[str]", path: Path, key: str, progress: Progress) -> None:
+    """Relay the worker's events until it ends; raise EngineError where it fails."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if "error" in event:
+            raise EngineError(*event["error"])
+        progress(event["done"], event["total"], event["at"])
+    status = process.wait()
+    if status:
+        kept = len(read(path, key).runs)
+        log = path.with_suffix(".log")
+        raise EngineError(
+            f"vLLM failed (exit status {status})",
+            last_words(log.read_text(encoding="utf-8", errors="replace")) or "it said nothing",
+            f"see '{log}'; the same command resumes: {kept} finished points are kept",
+        )
+
+
+def last_words(log: str) -> str:
+    """Return the lines of an engine's log that say why it ended."""
+    lines = [re.sub(r"^\(\w+ pid=\d+\) ", "", line).strip() for line in log.splitlines()]
+    causes = [line for line in lines if re.match(r"(ERROR .*\] )?[\w.]*(Error|Exception)\b", line)]
+    chosen = list(dict.fromkeys(causes))[-2:] or [line for line in lines if line][-3:]
+    return " | ".join(line[:300] for line in chosen)
+
+
+def _result(journal: Journal, seconds: float) -> ProfileResult:
+    assert journal.header is not None
+    samples = _samples(journal)
+    problems = [f"{skip.script} was not run: {skip.reason}" for skip in journal.skips]
+    noise = noise_of(samples)
+    if noise > NOISE_LIMIT:
+        problems.append(f"repeated steps differ by {noise:.0%} (median): the machine was busy")
+    return ProfileResult(
+        profiler="vllm",
+        provenance=Provenance.MEASURED,
+        samples=tuple(samples),
+        kv_capacity_tokens=journal.header.kv_capacity_tokens,
+        engine=journal.header.engine,
+        driver=journal.header.driver,
+        machine=journal.header.machine,
+        seconds=seconds,
+        problems=tuple(problems),
+    )
+
+
+def _samples(journal: Journal) -> list[Sample]:
+    runs = sorted(journal.runs, key=lambda run: run.repeat)
+    names = dict.fromkeys(run.script for run in runs)
+    return [
+        sample
+        for name in names
+        for sample in merge_steps(name, [run.steps for run in runs if run.script == name])
+    ]
