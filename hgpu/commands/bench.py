@@ -6,7 +6,7 @@ import typer
 
 from hgpu.commands.options import RESULTS, Json, Results
 
-app = typer.Typer(help="Measure a deployment against its plan.", no_args_is_help=True)
+app = typer.Typer(add_completion=False, help="Measure a deployment against its plan.", no_args_is_help=True)
 
 
 @app.callback()
@@ -34,7 +34,7 @@ def verify(
     from hgpu.report.bench import bench_json, print_bench
     from hgpu.report.output import print_json
     from hgpu.report.progress import progress_of
-    from hgpu.runtime.health import served_model
+    from hgpu.runtime.completion import served_model
 
     artifact = resolve(results, plan, "plan")
     with progress_of("bench verify") as progress:

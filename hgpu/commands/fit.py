@@ -6,7 +6,7 @@ import typer
 
 from hgpu.commands.options import RESULTS, Json, Results
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

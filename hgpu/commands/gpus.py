@@ -6,7 +6,7 @@ import typer
 
 from hgpu.commands.options import Json
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -21,8 +21,11 @@ def gpus(
     """
     from dataclasses import asdict
 
+    from pydantic import TypeAdapter
+
     from hgpu.catalog.gpus import attached_gpus, gpu_types, resolve_gpu
     from hgpu.catalog.offers import load_offers, select_offers
+    from hgpu.core.gpu import GpuType
     from hgpu.report.catalog import print_catalog
     from hgpu.report.output import print_json
 
@@ -34,7 +37,7 @@ def gpus(
         print_json(
             {
                 "attached": [asdict(gpu) for gpu in attached],
-                "types": [asdict(gpu) for gpu in types],
+                "types": TypeAdapter(list[GpuType]).dump_python(types, mode="json"),
                 "offers": [{"name": offer.name, **asdict(offer)} for offer in offers],
             }
         )

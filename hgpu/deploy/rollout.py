@@ -60,7 +60,12 @@ class Rollout:
             self._save(self.state.model_copy(update={"phase": phase, "front_url": front_url}))
 
     def fail(self, keep: bool) -> None:
-        """Record a failure; unless `keep`, what this call started is taken down."""
+        """Record a failure; unless `keep`, what this call started is taken down.
+
+        Where it started nothing, nothing has changed, and `status` tells what is the matter.
+        """
+        if not self.started:
+            return
         for name in [] if keep else self.started:
             self.progress(f"{name}: stopping")
             stop(self._processes(name))
@@ -77,7 +82,8 @@ class Rollout:
 
     def _start(self, name: str, launch: Launch) -> None:
         """Stop what is left in the slot, write the intent, spawn, and write the pid."""
-        self.started.append(name)
+        if name not in self.started:
+            self.started.append(name)
         _stop_all(self._processes(name))
         self._save_slot(
             name,

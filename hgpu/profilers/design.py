@@ -33,9 +33,17 @@ class Script:
 
     @property
     def kv_tokens(self) -> int:
-        """KV tokens that the script holds at its largest."""
-        decoded = len(self.rungs) * self.decode_steps + 64
-        return self.decode_seqs * (self.decode_context + decoded) + self.prefill_tokens
+        """KV tokens that the script holds at its largest, with room for unfilled cache blocks.
+
+        Half of the sequences join on the last rung, a quarter on the one before, …: a rung's
+        steps are decoded by twice the last rung's sequences at most.
+        """
+        return self.decode_seqs * (self.decode_context + 2 * self.decode_steps + 64) + self.prefill_tokens
+
+    @property
+    def seqs(self) -> int:
+        """Sequences at its largest."""
+        return self.decode_seqs + (self.prefill_tokens > 0)
 
     @property
     def longest_prompt(self) -> int:
@@ -72,23 +80,23 @@ def _prefills(engine: EngineOptions) -> Iterator[Script]:
 
 
 def _ladders(engine: EngineOptions, setup_tokens: int, steps: int) -> Iterator[Script]:
-    """From many short sequences to few long ones, each followed by a prompt of another size."""
-    budget, seqs = engine.max_num_batched_tokens, engine.max_num_seqs
-    shares = (budget // 4, budget // 2, budget)
-    yield _ladder(engine, seqs, SHORT_CONTEXT, steps, shares[0])
+    """From many short sequences to few long ones; where a sequence has room yet, a prompt follows."""
+    seqs, budget = engine.max_num_seqs, engine.max_num_batched_tokens
+    yield _ladder(engine, seqs, SHORT_CONTEXT, steps, 0)
     for number, top in enumerate(reversed(geometric(1, seqs, 4))):
-        script = _ladder(engine, top, setup_tokens // top, steps, shares[-1 - number % 3])
+        prompt = (budget, budget // 4)[number % 2] - top if top < seqs else 0
+        script = _ladder(engine, top, setup_tokens // top, steps, prompt)
         yield script
         if script.decode_context < setup_tokens // top:
             break  # the model's longest context: fewer sequences would only climb less far
 
 
 def _ladder(engine: EngineOptions, seqs: int, context: int, steps: int, prompt: int) -> Script:
-    rungs = len(geometric(1, seqs, 2))
-    longest = engine.max_model_len - rungs * steps - 64
+    longest = engine.max_model_len - len(geometric(1, seqs, 2)) * steps - 64
     context = max(SHORT_CONTEXT, min(context, longest))
-    prompt = max(1, min(prompt - seqs, engine.max_model_len - 1))
-    return Script(f"decode-{seqs}x{context}+{prompt}", seqs, context, steps, prompt)
+    prompt = max(0, min(prompt, engine.max_model_len - 1))
+    name = f"decode-{seqs}x{context}" + (f"+{prompt}" if prompt else "")
+    return Script(name, seqs, context, steps, prompt)
 
 
 def batches(script: Script, budget: int) -> Iterator[StepBatch]:

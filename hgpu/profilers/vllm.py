@@ -4,38 +4,33 @@ The measuring is done by a child process (`vllm_worker`). What it has finished i
 so that after a crash, a kill or a Ctrl-C the same job goes on where it stopped.
 """
 
-import json
 import os
-import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 
 from hgpu.artifacts.digest import digest_of
-from hgpu.core.errors import EngineError, HgpuError, InputError
+from hgpu.core.errors import HgpuError, InputError
 from hgpu.core.gpu import GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import Mode, OperatingPoint
 from hgpu.core.provenance import Provenance
+from hgpu.profilers.design import design
 from hgpu.profilers.journal import Journal, read
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import Sample, merge_steps, noise_of
 from hgpu.profilers.vllm_args import engine_arguments, engine_environment
-from hgpu.profilers.vllm_worker import WorkerJob
-
-Progress = Callable[[int, int, str], None]
+from hgpu.profilers.vllm_job import WorkerJob, missing
+from hgpu.profilers.vllm_process import Progress, follow, worker
 
 NOISE_LIMIT = 0.15
 SETUP_TOKENS_CPU = 1024
 SETUP_TOKENS_GPU = 131_072
-EXIT_S = 10.0  # for the engine's own processes to follow the worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +56,7 @@ class VllmJob:
     @property
     def key(self) -> str:
         """Digest of everything that the measurement depends on."""
+        scripts = design(self.point.engine, self._setup_tokens, self.decode_steps)
         fields = {
             "source": self.source,
             "model": self.model.digest,
@@ -68,7 +64,7 @@ class VllmJob:
             "point": asdict(self.point),
             "load_format": self.load_format,
             "repeats": self.repeats,
-            "decode_steps": self.decode_steps,
+            "scripts": [asdict(script) for script in scripts],
             "setup_tokens": self._setup_tokens,
             "seed": self.seed,
             "cores": self.cores,
@@ -111,10 +107,13 @@ def profile_vllm(
     path = journal_path(job, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only_one(path):
-        read(path, job.key)  # refuse a foreign or damaged journal before an engine starts
-        with _worker(job, path, python) as process:
-            _follow(process, path, job.key, progress)
+        order = job.for_worker(path)
         journal = read(path, job.key)
+        if journal.header is None or missing(order, journal):
+            environment = engine_environment(job.source, job.point, job.gpu, job.cores, job.gpus)
+            with worker(order, environment, python) as process:
+                follow(process, path, job.key, progress)
+            journal = read(path, job.key)
     return _result(journal, time.monotonic() - began_s)
 
 
@@ -152,70 +151,6 @@ def _only_one(path: Path) -> Iterator[None]:
             f"another process holds '{path.with_suffix('.lock')}'",
             "wait for it to end, or stop it",
         ) from error
-
-
-@contextmanager
-def _worker(job: VllmJob, path: Path, python: str) -> Iterator["subprocess.Popen[str]"]:
-    """Start the worker; whatever happens, leave no process of it behind."""
-    order = path.with_suffix(".job.json")
-    order.write_text(json.dumps(asdict(job.for_worker(path))), encoding="utf-8")
-    environment = os.environ | engine_environment(job.source, job.point, job.gpu, job.cores, job.gpus)
-    command = [python, "-m", "hgpu.profilers.vllm_worker", str(order)]
-    with (
-        path.with_suffix(".log").open("wb") as log,
-        subprocess.Popen(
-            command,
-            env=environment | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,  # a Ctrl-C is for this process, which then ends the worker
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            _end(process)
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    """Kill the worker, then wait for the processes of its engine, which end with it."""
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        children = []
-    process.kill()
-    process.wait()
-    for child in psutil.wait_procs(children, timeout=EXIT_S)[1]:
-        child.kill()
-
-
-def _follow(process: "subprocess.Popen[str]", path: Path, key: str, progress: Progress) -> None:
-    """Relay the worker's events until it ends; raise EngineError where it fails."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if "error" in event:
-            raise EngineError(*event["error"])
-        progress(event["done"], event["total"], event["at"])
-    status = process.wait()
-    if status:
-        kept = len(read(path, key).runs)
-        log = path.with_suffix(".log")
-        raise EngineError(
-            f"vLLM failed (exit status {status})",
-            last_words(log.read_text(encoding="utf-8", errors="replace")) or "it said nothing",
-            f"see '{log}'; the same command resumes: {kept} finished points are kept",
-        )
-
-
-def last_words(log: str) -> str:
-    """Return the lines of an engine's log that say why it ended."""
-    lines = [re.sub(r"^\(\w+ pid=\d+\) ", "", line).strip() for line in log.splitlines()]
-    causes = [line for line in lines if re.match(r"(ERROR .*\] )?[\w.]*(Error|Exception)\b", line)]
-    chosen = list(dict.fromkeys(causes))[-2:] or [line for line in lines if line][-3:]
-    return " | ".join(line[:300] for line in chosen)
 
 
 def _result(journal: Journal, seconds: float) -> ProfileResult:

@@ -12,47 +12,28 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hgpu.core.errors import EngineError, HgpuError
-from hgpu.core.operating_point import EngineOptions
 from hgpu.core.step import StepBatch
-from hgpu.profilers.design import Script, design
+from hgpu.profilers.design import Script
 from hgpu.profilers.journal import Header, Run, Skip, append, read
+from hgpu.profilers.vllm_job import KV_SHARE, WorkerJob, missing, points, scripts_of
 
 if TYPE_CHECKING:
     from hgpu.profilers.vllm_engine import TimedEngine
 
+Step = tuple[StepBatch, float]  # with its seconds
+
 PR_SET_PDEATHSIG = 1
-KV_SHARE = 0.8  # of the cache: beyond it an engine may preempt, which no script means to measure
+STALLED_STEPS = 16  # in which no prompt token is computed though one waits
 WARM_UPS = (
     Script("warm-up", prefill_tokens=64),
     Script("warm-up", decode_seqs=2, decode_context=16, decode_steps=2, prefill_tokens=32),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerJob:
-    """What the parent asks for; the file that it writes is these fields as JSON."""
-
-    key: str
-    journal: str
-    parent_pid: int
-    cores: tuple[int, ...]
-    repeats: int
-    decode_steps: int
-    setup_tokens: int
-    seed: int
-    options: dict[str, Any]
-    arguments: dict[str, Any]
-
-    @property
-    def engine(self) -> EngineOptions:
-        """The engine options that the scripts are designed for."""
-        return EngineOptions(**self.options)
 
 
 def main(file: str) -> int:
@@ -92,51 +73,51 @@ def measure(job: WorkerJob, events: TextIO) -> None:
     engine = start_engine(job.arguments, job.seed)
     path = Path(job.journal)
     header = _header(path, job, engine)
-    scripts = list(_fitting(path, job, header))
-    for script in WARM_UPS:
+    _note_skips(path, job, header)
+    left = missing(job, read(path, job.key))
+    for script in WARM_UPS if left else ():
         _run(engine, script)
-    points = [(script, repeat) for repeat in range(job.repeats) for script in scripts]
-    finished = read(path, job.key).points
-    for number, (script, repeat) in enumerate(points):
-        if (script.name, repeat) not in finished:
-            append(path, Run(script.name, repeat, tuple(_run(engine, script))))
-        _say(events, {"done": number + 1, "total": len(points), "at": script.name})
+    total = len(points(job, header))
+    for number, (script, repeat) in enumerate(left, start=total - len(left) + 1):
+        append(path, Run(script.name, repeat, tuple(_run(engine, script))))
+        _say(events, {"done": number, "total": total, "at": script.name})
 
 
-def play(engine: "TimedEngine", script: Script) -> Iterator[tuple[StepBatch, float]]:
+def play(engine: "TimedEngine", script: Script) -> Iterator[Step]:
     """Yield the steps of a script: climb the rungs, decode on each, then prefill the prompt."""
     running = 0
     for rung in script.rungs:
         for _ in range(running, rung):
             engine.add(script.decode_context)
         running = rung
-        decoded = 0
-        while decoded < script.decode_steps:
-            batch, seconds = engine.step()
-            decoded += batch.decode_seqs == rung
-            yield batch, seconds
+        yield from _steps(engine, script.decode_steps, partial(_decodes, rung))
     if script.prefill_tokens:
         engine.add(script.prefill_tokens)
-        left = float(script.prefill_tokens)
-        while left > 0:
-            batch, seconds = engine.step()
-            left -= batch.prefill_tokens
-            yield batch, seconds
+        yield from _steps(engine, script.prefill_tokens, lambda batch: batch.prefill_tokens)
 
 
-def unfit(script: Script, options: EngineOptions, kv_capacity_tokens: int) -> str:
-    """Return why an engine can't run a script as it is meant, or an empty string."""
-    if script.longest_prompt >= options.max_model_len:
-        return f"its prompt of {script.longest_prompt} tokens reaches max_model_len {options.max_model_len}"
-    if script.decode_seqs > options.max_num_seqs:
-        return f"its {script.decode_seqs} sequences exceed max_num_seqs {options.max_num_seqs}"
-    if script.kv_tokens > KV_SHARE * kv_capacity_tokens:
-        share = f"{KV_SHARE:.0%} of the KV cache of {kv_capacity_tokens} tokens"
-        return f"its {script.kv_tokens} KV tokens exceed {share}"
-    return ""
+def _decodes(rung: int, batch: StepBatch) -> float:
+    return float(batch.decode_seqs == rung)
 
 
-def _run(engine: "TimedEngine", script: Script) -> list[tuple[StepBatch, float]]:
+def _steps(engine: "TimedEngine", wanted: float, gain: Callable[[StepBatch], float]) -> Iterator[Step]:
+    """Yield steps until their gains add up to what is wanted; raise where prompts don't move."""
+    stalled = 0
+    while wanted > 0:
+        batch, seconds = engine.step()
+        yield batch, seconds
+        gained = gain(batch)
+        wanted -= gained
+        stalled = 0 if gained or batch.prefill_tokens else stalled + 1
+        if stalled > STALLED_STEPS:
+            raise EngineError(
+                f"vLLM left a prompt waiting for {STALLED_STEPS} steps",
+                f"{batch.seqs:.0f} sequences run, and it takes up no other",
+                "profile with a larger max_num_seqs or KV cache",
+            )
+
+
+def _run(engine: "TimedEngine", script: Script) -> list[Step]:
     try:
         return list(play(engine, script))
     finally:
@@ -161,13 +142,10 @@ def _header(path: Path, job: WorkerJob, engine: "TimedEngine") -> Header:
     return there
 
 
-def _fitting(path: Path, job: WorkerJob, header: Header) -> Iterator[Script]:
+def _note_skips(path: Path, job: WorkerJob, header: Header) -> None:
     noted = {skip.script for skip in read(path, job.key).skips}
-    for script in design(job.engine, header.setup_tokens, job.decode_steps):
-        reason = unfit(script, job.engine, header.kv_capacity_tokens)
-        if not reason:
-            yield script
-        elif script.name not in noted:
+    for script, reason in scripts_of(job, header):
+        if reason and script.name not in noted:
             append(path, Skip(script.name, reason))
 
 

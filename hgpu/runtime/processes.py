@@ -1,4 +1,4 @@
-"""Child processes that outlive us: started detached, told from later owners of their pids, stopped for sure."""
+"""Child processes that outlive us: started detached, told from the next owners of their pids, stopped."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import psutil
 
 from hgpu.core.errors import EngineError
 
-_CREATED_TOLERANCE_S = 1.0  # psutil derives it from the wall clock, which may be adjusted
+_CREATED_TOLERANCE_S = 2.0  # derived from a boot time in whole seconds that follows the wall clock
 _KILL_WAIT_S = 10.0
 _ROUND_S = 0.1
 
@@ -59,7 +59,7 @@ def is_leader(process: psutil.Process) -> bool:
 
 
 def is_running(pid: int, created: float) -> bool:
-    """Tell whether the process that got `pid` at `created` lives; a zombie or the pid's next owner doesn't."""
+    """Tell whether the process that got `pid` at `created` lives, as a zombie or a later owner doesn't."""
     return found(pid, created) is not None
 
 
@@ -92,7 +92,7 @@ def listens(processes: Iterable[psutil.Process], port: int) -> bool:
     return False
 
 
-def stop(processes: Iterable[psutil.Process], grace_s: float = 20.0) -> list[psutil.Process]:
+def stop(processes: Iterable[psutil.Process], grace_s: float = 10.0) -> list[psutil.Process]:
     """End the processes and all their descendants; return those that survive even SIGKILL.
 
     SIGTERM goes from the top down: a parent is asked first and may take its children along;

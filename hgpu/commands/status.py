@@ -1,0 +1,34 @@
+"""`hgpu status`: what is deployed, looked at now."""
+
+from typing import Annotated
+
+import typer
+
+from hgpu.commands.options import RESULTS, Json, Results
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Deployment; all where none is given.")] = None,
+    target: Annotated[str, typer.Option(help="Where: local.")] = "local",
+    every: Annotated[bool, typer.Option("--all", help="Destroyed ones too.")] = False,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Show each deployment's processes, health and drift. Changes nothing.
+
+    Example: hgpu status
+    """
+    from dataclasses import asdict
+
+    from hgpu.deploy.drivers import driver_of
+    from hgpu.report.deployment import print_status
+    from hgpu.report.output import print_json
+
+    found = driver_of(target).status(results, name, every)
+    if json:
+        print_json({"deployments": [asdict(row) for row in found]})
+    else:
+        print_status(found, results)

@@ -1,0 +1,117 @@
+"""The target `local` with real vLLM engines on CPU cores and the real vllm-router."""
+
+import os
+import time
+
+import psutil
+import pytest
+
+from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload, Solver
+from hgpu.artifacts.store import Draft, save
+from hgpu.core.gpu import DType
+from hgpu.core.operating_point import EngineOptions, OperatingPoint
+from hgpu.core.provenance import Provenance
+from hgpu.deploy.driver import DeployOptions
+from hgpu.deploy.drivers import TARGETS
+from hgpu.deploy.record import deployment_payload
+from hgpu.deploy.state import Phase
+from hgpu.runtime.completion import complete, served_model
+from hgpu.runtime.tags import tagged
+from hgpu.runtime.tiny_model import make_tiny_model
+
+pytestmark = pytest.mark.vllm
+
+LOCAL = TARGETS["local"]
+OPTIONS = DeployOptions(load_format="dummy", timeout_s=300)
+
+
+def two_engines(model):
+    engine = EngineOptions(max_num_batched_tokens=512, max_num_seqs=8, max_model_len=512, enforce_eager=True)
+    point = OperatingPoint(gpu="cpu-1core", dtype=DType.FP32, engine=engine)
+    row = AllocationRow(
+        pool="tiny",
+        offer="local/this",
+        region="here",
+        market="owned",
+        gpu="cpu-1core",
+        gpus_per_machine=1,
+        tp=1,
+        mode="mixed",
+        count=2,
+        engines=2,
+        usd_per_hour=0.1,
+        utilization=0.5,
+        price_date="2026-01-01",
+        price_source="test",
+        point=point,
+    )
+    return PlanPayload(
+        status="optimal",
+        cost_usd_per_hour=0.1,
+        allocation=[row],
+        baselines=[],
+        savings_vs_best_single_type=None,
+        routing=[],
+        predicted=[],
+        forbidden=[],
+        solver=Solver(
+            name="none", status="optimal", gap=0, bound_usd_per_hour=0.1, variables=0, constraints=0
+        ),
+        provenance=Provenance.ESTIMATED,
+        service="tiny",
+        model=None,
+        model_source=str(model),
+        slo=None,
+        workload=None,
+    )
+
+
+@pytest.fixture
+def plan(tmp_path):
+    model = make_tiny_model(tmp_path / "tiny-llama", hidden_size=128, layers=2, max_context_tokens=512)
+    yield save(tmp_path, Draft(kind="plan", slug="tiny", payload=two_engines(model)))
+    for name in LOCAL.names(tmp_path):
+        LOCAL.destroy(tmp_path, name)
+
+
+def timed(label, action, *arguments):
+    started = time.monotonic()
+    result = action(*arguments)
+    seconds = time.monotonic() - started
+    print(f"{label}: {seconds:.1f} s")
+    return result, seconds
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_two_engines_and_a_router_live_die_and_go(plan, tmp_path):
+    arguments = (plan, tmp_path, OPTIONS, print)
+    deployed, _ = timed("deploy", LOCAL.apply, *arguments)
+    name, state = deployed.state.name, deployed.state
+    folder = tmp_path / "state" / name
+    assert deployed.changed and deployed.completion.tokens >= 1
+    assert served_model(state.front_url) == "tiny-llama"
+    for _ in range(4):
+        assert complete(state.front_url, "tiny-llama", "def main", 4).tokens >= 1
+    (status,) = LOCAL.status(tmp_path)
+    assert (status.phase, status.drift) == (Phase.READY, ())
+    record = deployment_payload(plan.payload, deployed, OPTIONS.load_format)
+    assert len(record.slots) == 2 and record.router[0] == "python"
+
+    again, seconds = timed("second deploy", LOCAL.apply, *arguments)
+    assert not again.changed and again.state == state
+    assert seconds < 5
+
+    victim = state.slot("engine-1").pid
+    psutil.Process(victim).kill()
+    psutil.wait_procs([p for p in psutil.process_iter() if p.pid == victim], timeout=10)
+    (status,) = LOCAL.status(tmp_path)
+    assert status.phase is Phase.DEGRADED
+    assert "engine-1 doesn't run" in status.drift
+    repaired, _ = timed("repair", LOCAL.apply, *arguments)
+    assert repaired.state.slot("engine-0") == state.slot("engine-0")
+    assert repaired.state.slot("router") == state.slot("router")
+    assert LOCAL.status(tmp_path)[0].phase is Phase.READY
+
+    _, _ = timed("destroy", LOCAL.destroy, tmp_path, name)
+    assert tagged(name, folder) == []
+    assert LOCAL.status(tmp_path) == []
