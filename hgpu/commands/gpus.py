@@ -19,14 +19,9 @@ def gpus(
 
     Example: hgpu gpus L4 H100-SXM
     """
-    from dataclasses import asdict
-
-    from pydantic import TypeAdapter
-
     from hgpu.catalog.gpus import attached_gpus, gpu_types, resolve_gpu
     from hgpu.catalog.offers import load_offers, select_offers
-    from hgpu.core.gpu import GpuType
-    from hgpu.report.catalog import print_catalog
+    from hgpu.report.catalog import catalog_json, print_catalog
     from hgpu.report.output import print_json
 
     types = [resolve_gpu(name) for name in names] if names else list(gpu_types().values())
@@ -34,12 +29,6 @@ def gpus(
     offers = [o for o in select_offers(load_offers(book)) if not names or o.gpu in wanted]
     attached = attached_gpus()
     if json:
-        print_json(
-            {
-                "attached": [asdict(gpu) for gpu in attached],
-                "types": TypeAdapter(list[GpuType]).dump_python(types, mode="json"),
-                "offers": [{"name": offer.name, **asdict(offer)} for offer in offers],
-            }
-        )
+        print_json(catalog_json(attached, types, offers))
     else:
         print_catalog(attached, types, offers)

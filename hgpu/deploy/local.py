@@ -9,7 +9,7 @@ from hgpu.artifacts.store import Artifact
 from hgpu.catalog.gpus import attached_gpus
 from hgpu.core.errors import HgpuError, InputError, UnknownName
 from hgpu.deploy.driver import Deployed, DeploymentStatus, DeployOptions, Destroyed, Progress
-from hgpu.deploy.launch import Commands, VllmCommands, deployment_name
+from hgpu.deploy.launch import Commands, VllmCommands, deployment_name, located
 from hgpu.deploy.local_status import status_of
 from hgpu.deploy.lock import locked, worker
 from hgpu.deploy.refresh import processes_of
@@ -64,7 +64,7 @@ class LocalDriver:
             progress("locked")
             rollout = Rollout(
                 folder=folder,
-                plan=plan.payload,
+                plan=located(plan.payload),
                 commands=self.commands,
                 load_format=options.load_format,
                 timeout_s=options.timeout_s,

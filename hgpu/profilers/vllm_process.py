@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import psutil
 
 from hgpu.core.errors import EngineError
 from hgpu.profilers.journal import read
+from hgpu.profilers.last_words import last_words
 from hgpu.profilers.vllm_job import WorkerJob
 
 Process: TypeAlias = "subprocess.Popen[str]"
@@ -73,14 +73,6 @@ def follow(process: Process, path: Path, key: str, progress: Progress) -> None:
         log = path.with_suffix(".log")
         raise EngineError(
             f"vLLM failed (exit status {status})",
-            last_words(log.read_text(encoding="utf-8", errors="replace")) or "it said nothing",
+            last_words(log),
             f"see '{log}'; the same command resumes: {kept} finished points are kept",
         )
-
-
-def last_words(log: str) -> str:
-    """Return the lines of an engine's log that say why it ended."""
-    lines = [re.sub(r"^\(\w+ pid=\d+\) ", "", line).strip() for line in log.splitlines()]
-    causes = [line for line in lines if re.match(r"(ERROR .*\] )?[\w.]*(Error|Exception)\b", line)]
-    chosen = list(dict.fromkeys(causes))[-2:] or [line for line in lines if line][-3:]
-    return " | ".join(line[:300] for line in chosen)

@@ -1,6 +1,8 @@
 """The catalog in the terminal."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
 
 from hgpu.catalog.gpus import AttachedGpu
 from hgpu.core.gpu import GpuType
@@ -22,6 +24,18 @@ def print_catalog(attached: Sequence[AttachedGpu], types: Sequence[GpuType], off
     out.print(_types(types))
     out.print()
     out.print(_offers(offers))
+
+
+def catalog_json(
+    attached: Sequence[AttachedGpu], types: Sequence[GpuType], offers: Sequence[Offer]
+) -> dict[str, Any]:
+    """Return the same as JSON, in bytes, FLOP/s and USD."""
+    rows = [{field.name: getattr(gpu, field.name) for field in fields(gpu)} for gpu in types]
+    return {
+        "attached": [asdict(card) for card in attached],
+        "types": [{**row, "flops_per_s": dict(row["flops_per_s"])} for row in rows],
+        "offers": [{"name": offer.name, **asdict(offer)} for offer in offers],
+    }
 
 
 def _types(types: Sequence[GpuType]) -> object:

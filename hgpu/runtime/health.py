@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hgpu.core.errors import EngineError
-from hgpu.runtime.last_words import blames_port, last_words
+from hgpu.profilers.last_words import blames_port, last_words
 
 _POLL_S = 0.1  # no event tells that another process's server has come up
 _PROBE_TIMEOUT_S = 5.0

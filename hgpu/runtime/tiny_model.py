@@ -7,6 +7,7 @@ of milliseconds a decode step on a CPU core.
 import importlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,7 @@ def _source(module: str) -> str:
     spec = importlib.util.find_spec(module)
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    make_tiny_model(Path(sys.argv[1]))

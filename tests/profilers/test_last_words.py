@@ -1,6 +1,6 @@
 import pytest
 
-from hgpu.runtime.last_words import blames_port, last_words
+from hgpu.profilers.last_words import blames_port, last_words
 
 FAILED_ENGINE = """
 (APIServer pid=5797) INFO 11-22 08:04:38 [api_utils.py:347] version 0.32.0
