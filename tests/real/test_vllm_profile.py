@@ -101,9 +101,10 @@ def test_two_profiles_of_a_job_do_not_mix(job: VllmJob, tmp_path: Path) -> None:
     def second(*_: object) -> None:
         profile_vllm(job, tmp_path, lambda *_: None)
 
+    before = set(psutil.Process().children(recursive=True))  # other tests may leave zombies to this process
     with pytest.raises(HgpuError, match="being measured already"):
         profile_vllm(job, tmp_path, second)
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_a_missing_model_is_refused_at_once(job: VllmJob, tmp_path: Path) -> None:
