@@ -3,7 +3,7 @@
 import json
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -73,16 +73,28 @@ def root(
     """
 
 
+def _fail(error: HgpuError) -> NoReturn:
+    print("\n".join(error.lines()), file=sys.stderr)
+    if "--json" in sys.argv:
+        status = "infeasible" if error.exit_code == 3 else "error"
+        print(json.dumps({"status": status, "error": error.what, "why": error.why, "fix": error.fix}))
+    sys.exit(error.exit_code)
+
+
 def main() -> None:
     """Run the program: errors become three short lines and the exit code of their kind."""
     try:
         app()
     except HgpuError as error:
-        print("\n".join(error.lines()), file=sys.stderr)
-        if "--json" in sys.argv:
-            status = "infeasible" if error.exit_code == 3 else "error"
-            print(json.dumps({"status": status, "error": error.what, "why": error.why, "fix": error.fix}))
-        sys.exit(error.exit_code)
+        _fail(error)
+    except OSError as error:
+        what = (
+            f"the system refused {error.filename}"
+            if error.filename
+            else "the system refused to read or write"
+        )
+        fix = "free space, or choose another folder with --results; finished work is kept"
+        _fail(HgpuError(what, error.strerror or str(error), fix))
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         sys.exit(130)

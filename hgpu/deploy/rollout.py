@@ -66,9 +66,11 @@ class Rollout:
         """
         if not self.started:
             return
-        for name in [] if keep else self.started:
+        stopped = [] if keep else self.started
+        for name in stopped:  # all of them before the state is touched: a full disk must not leave one
             self.progress(f"{name}: stopping")
             stop(self._processes(name))
+        for name in stopped:
             self._save_slot(name, pid=None, created=None, phase=Phase.DEGRADED)
         self._save(self.state.model_copy(update={"phase": Phase.DEGRADED}))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hgpu.artifacts import store
 from hgpu.artifacts.digest import canonical_json, digest_of
-from hgpu.artifacts.manifest import InputRef
+from hgpu.artifacts.manifest import InputRef, manifest_digest
 from hgpu.artifacts.payloads.bench import BenchPayload
 from hgpu.artifacts.resolve import entries
 from hgpu.artifacts.store import Draft, load, save
@@ -147,3 +147,15 @@ store.save(Path({str(tmp_path)!r}), draft())
     save(tmp_path, draft())
     assert len(entries(tmp_path)) == 1
     assert list((tmp_path / "bench").glob(".tmp-*")) == []
+
+
+def test_an_artifact_of_a_newer_hgpu_is_refused_with_the_version_needed(tmp_path: Path) -> None:
+    saved = save(tmp_path, draft())
+    document = json.loads((saved.path / "manifest.json").read_text())
+    document["schema_version"] += 1
+    document["producer"]["version"] = "9.9.0"
+    document["digest"] = manifest_digest(document)
+    (saved.path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ArtifactError) as caught:
+        load(saved.path)
+    assert "schema version 2" in caught.value.what and "9.9.0" in caught.value.fix
