@@ -11,17 +11,23 @@ from hgpu.core.step import matmul_load
 from hgpu.profilers.samples import Sample
 
 Floats = NDArray[np.float64]
+STEADY_SPREAD = 0.05  # of repeats on a quiet machine
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Samples as arrays of equal length: the batch, the seconds, and the script of each."""
+    """Samples as arrays of equal length: the batch, the seconds, the weight and the script of each.
+
+    A weight is 1/(5 % + relative spread of the repeats): what was measured with little noise counts
+    for more, so that a busy moment of a shared machine doesn't bend the fit.
+    """
 
     tokens: Floats
     pairs: Floats
     context: Floats
     seqs: Floats
     step_s: Floats
+    weights: Floats
     scripts: NDArray[np.str_]
     phases: NDArray[np.str_]
 
@@ -47,6 +53,7 @@ def table_of(samples: Sequence[Sample]) -> Table:
         context=np.array([b.decode_context_tokens + b.prefill_context_tokens for b in batches], float),
         seqs=np.array([b.seqs for b in batches], float),
         step_s=np.array([s.step_s for s in samples], float),
+        weights=np.array([1.0 / (STEADY_SPREAD + s.spread) for s in samples], float),
         scripts=np.array([s.script for s in samples]),
         phases=np.array([b.phase for b in batches]),
     )

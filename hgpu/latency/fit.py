@@ -74,7 +74,7 @@ def fit_step(table: Table, experts: Experts) -> StepModel:
     """Return the non-negative step model with the least squared relative error."""
     best: tuple[float, float, float, Floats] | None = None
     for knee, sharpness in itertools.product(KNEES, SHARPNESSES):
-        residual, weights = _solve(columns(table, knee, sharpness, experts), table.step_s)
+        residual, weights = _solve(columns(table, knee, sharpness, experts), table)
         if best is None or residual < best[0]:
             best = (residual, knee, sharpness, weights)
     assert best is not None
@@ -90,14 +90,14 @@ def predict(step: StepModel, table: Table, experts: Experts) -> Floats:
     return np.asarray(features @ np.array(weights), dtype=np.float64)
 
 
-def _solve(features: Floats, step_s: Floats) -> tuple[float, Floats]:
+def _solve(features: Floats, table: Table) -> tuple[float, Floats]:
     from scipy.optimize import nnls
 
-    relative = features / step_s[:, None]
+    relative = features * (table.weights / table.step_s)[:, None]
     scale = relative.max(axis=0)
     scale[scale == 0] = 1.0
-    weights, residual = nnls(relative / scale, np.ones(len(step_s)))
-    return float(residual), weights / scale
+    coefficients, residual = nnls(relative / scale, table.weights)
+    return float(residual), coefficients / scale
 
 
 def _held_out_errors(table: Table, experts: Experts) -> Floats:
