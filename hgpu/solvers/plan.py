@@ -53,7 +53,7 @@ def make_plan(
     problem = _problem(service, served, gap, time_limit_s)
     solution = solve(problem)
     names = pool_names(solution.allocation)
-    refusals = forbidden(workload, served, candidates.refused)
+    refusals = forbidden(service, served, candidates.refused)
     predicted = [
         _predict(
             service,

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from hgpu.artifacts.payloads.plan import Forbidden
 from hgpu.core.errors import Infeasible
 from hgpu.core.operating_point import OperatingPoint
-from hgpu.core.workload import Workload
 from hgpu.latency.capacity import Capacity
 from hgpu.specs.service import Service
 
@@ -16,16 +15,14 @@ def check_buckets(
     refused: Mapping[OperatingPoint, str],
 ) -> None:
     """Raise Infeasible for the first bucket that no rentable point can serve."""
-    rentable = {offer.gpu for offer in service.offers}
-    for point in service.points:
-        if point.gpu not in rentable and not any(p.gpu in rentable for p in service.points):
-            raise Infeasible(
-                f"nothing offers {', '.join(sorted({p.gpu for p in service.points}))}",
-                "no offer of the price book has these GPU types in the chosen clouds, regions and markets",
-                "widen offers.clouds, offers.regions or offers.markets, or give a price book of your own",
-            )
+    if not any(rentable(service, point) for point in service.points):
+        raise Infeasible(
+            f"nothing offers {', '.join(point.name for point in service.points)}",
+            "no offer of the price book has them in the chosen clouds, regions and markets",
+            "widen offers.clouds, offers.regions or offers.markets, or give a price book of your own",
+        )
     for number, bucket in enumerate(service.workload.buckets):
-        rows = {point: capacity[number] for point, capacity in served.items() if point.gpu in rentable}
+        rows = {point: capacity[number] for point, capacity in served.items() if rentable(service, point)}
         if any(capacity.rate_rps > 0 for capacity in rows.values()):
             continue
         reasons = [f"{point.name}: {capacity.reason}" for point, capacity in rows.items()]
@@ -35,6 +32,11 @@ def check_buckets(
             "; ".join(reasons),
             _relaxation(service, rows),
         )
+
+
+def rentable(service: Service, point: OperatingPoint) -> bool:
+    """Tell whether some offer has the GPUs of an operating point in one machine."""
+    return any(offer.gpu == point.gpu and offer.gpu_count >= point.tp for offer in service.offers)
 
 
 def _relaxation(service: Service, rows: Mapping[OperatingPoint, Capacity]) -> str:
@@ -55,16 +57,18 @@ def _relaxation(service: Service, rows: Mapping[OperatingPoint, Capacity]) -> st
 
 
 def forbidden(
-    workload: Workload,
+    service: Service,
     served: Mapping[OperatingPoint, tuple[Capacity, ...]],
     refused: Mapping[OperatingPoint, str],
 ) -> list[Forbidden]:
-    rows = [
-        Forbidden(point=point.name, buckets=len(workload.buckets), reason=why)
-        for point, why in refused.items()
-    ]
+    """Return, for each operating point, how many buckets it can't serve and the first reason."""
+    every = len(service.workload.buckets)
+    rows = [Forbidden(point=point.name, buckets=every, reason=why) for point, why in refused.items()]
     for point, row in served.items():
         reasons = [capacity.reason for capacity in row if capacity.reason]
-        if reasons:
+        if not rentable(service, point):
+            why = "no offer has it in the chosen clouds, regions and markets"
+            rows.append(Forbidden(point=point.name, buckets=every, reason=why))
+        elif reasons:
             rows.append(Forbidden(point=point.name, buckets=len(reasons), reason=reasons[0]))
     return rows

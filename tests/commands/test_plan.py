@@ -146,3 +146,12 @@ def test_results_that_cannot_be_written_are_a_clear_error(hgpu: Run, tmp_path: P
     (tmp_path / "file").write_text("")
     done = hgpu("plan", spec(hgpu, tmp_path), "--results", str(tmp_path / "file"))
     assert done.returncode == 1 and "can't write" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_gpu_type_that_nobody_offers_is_said_not_dropped(hgpu: Run, tmp_path: Path) -> None:
+    document = json.loads(hgpu("plan", spec(hgpu, tmp_path, ("A10G, ", "MI300X, ")), "--json").stdout)
+    assert [row["reason"] for row in document["forbidden"] if row["point"] == "MI300X"] == [
+        "no offer has it in the chosen clouds, regions and markets"
+    ]
+    alone = hgpu("plan", spec(hgpu, tmp_path, ("[L4, A10G, A100-80GB, H100-SXM]", "[MI300X]")))
+    assert alone.returncode == 3 and "nothing offers MI300X" in alone.stderr
