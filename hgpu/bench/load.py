@@ -5,13 +5,13 @@ runs from the intended time, so that a slow server, or a slow harness, can't hid
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from hgpu.profilers.stream import Stream, completion_body, stream_completion
 from hgpu.workloads.trace import Trace
 
 TIMEOUT_S = 300.0
@@ -60,6 +60,7 @@ async def _run(
     import aiohttp
 
     prompts = _prompts(trace.input_tokens.tolist(), vocab_size, seed)
+    outputs = trace.output_tokens.tolist()
     done = 0
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -70,53 +71,21 @@ async def _run(
             nonlocal done
             intended = float(trace.arrivals_s[number])
             await asyncio.sleep(max(0.0, started + intended - time.perf_counter()))
-            body = {
-                "model": model,
-                "prompt": prompts[number],
-                "max_tokens": int(trace.output_tokens[number]),
-                "ignore_eos": True,
-                "temperature": 0,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
-            result = await _send(session, f"{url}/v1/completions", body, started, intended)
+            body = completion_body(model, prompts[number], outputs[number])
+            stream = await stream_completion(session, url, body)
             done += 1
             finished(done)
-            return result
+            return _result(stream, intended, started)
 
         return await asyncio.gather(*(one(number) for number in range(trace.requests)))
 
 
-async def _send(
-    session: object, url: str, body: dict[str, object], started: float, intended: float
-) -> RequestResult:
-    import aiohttp
-
-    assert isinstance(session, aiohttp.ClientSession)
-    sent = time.perf_counter() - started
-    first, tokens = 0.0, 0
-    try:
-        async with session.post(url, json=body) as response:
-            if response.status != 200:
-                text = (await response.text())[:200]
-                return RequestResult(intended, sent, 0.0, 0.0, 0, f"HTTP {response.status}: {text}")
-            async for line in response.content:
-                if not line.startswith(b"data: {"):
-                    continue
-                event = json.loads(line[6:])
-                if not first and any(choice.get("text") is not None for choice in event.get("choices", [])):
-                    first = time.perf_counter() - started
-                if event.get("usage"):
-                    tokens = int(event["usage"]["completion_tokens"])
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        return RequestResult(intended, sent, 0.0, 0.0, 0, f"{type(error).__name__}: {error}")
-    end = time.perf_counter() - started
-    wrong = (
-        ""
-        if tokens == body["max_tokens"]
-        else f"asked for {body['max_tokens']} tokens, the server counted {tokens}"
-    )
-    return RequestResult(intended, sent, first, end, tokens, wrong)
+def _result(stream: Stream, intended_s: float, started: float) -> RequestResult:
+    sent_s = stream.sent_s - started
+    if stream.error or not stream.token_s:
+        return RequestResult(intended_s, sent_s, 0.0, 0.0, 0, stream.error or "no token came back")
+    first_s, end_s = stream.token_s[0] - started, stream.token_s[-1] - started
+    return RequestResult(intended_s, sent_s, first_s, end_s, stream.tokens)
 
 
 def _prompts(lengths: Sequence[int], vocab_size: int, seed: int) -> list[list[int]]:

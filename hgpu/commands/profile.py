@@ -16,10 +16,14 @@ def profile(
         list[str] | None, typer.Option(help="Only these GPU types of the spec. May be repeated.")
     ] = None,
     profiler: Annotated[
-        str, typer.Option(help="auto (vllm where attached, else estimate), vllm, or estimate.")
+        str, typer.Option(help="auto (vllm where attached, else estimate), vllm, endpoint, or estimate.")
     ] = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Times that each batch is run.")] = 3,
     load_format: Annotated[str, typer.Option(help="auto, or dummy for random weights.")] = "auto",
+    url: Annotated[str | None, typer.Option(help="Profile the OpenAI-compatible server at this URL.")] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the server's KV cache, where it doesn't say.")
+    ] = None,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -29,9 +33,10 @@ def profile(
 
     Example: hgpu profile spec.yaml --gpu L4 --load-format dummy
     """
-    from hgpu.commands.profiling import profile_points
+    from hgpu.commands.profiling import Request, profile_points
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
 
-    artifacts = profile_points(spec, gpu, profiler, repeats, load_format, results)
+    request = Request(results, profiler, repeats, load_format, url, kv_tokens)
+    artifacts = profile_points(spec, gpu, request)
     print_json(profiles_json(artifacts)) if json else print_profiles(artifacts)

@@ -11,6 +11,7 @@ from hgpu.catalog.gpus import attached_gpus, resolve_gpu
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.core.operating_point import OperatingPoint
 from hgpu.latency.select import profile_draft
+from hgpu.profilers.endpoint import EndpointJob, profile_endpoint
 from hgpu.profilers.estimate import estimate
 from hgpu.profilers.vllm import VllmJob, forget_journal, profile_vllm
 from hgpu.report.output import note
@@ -24,22 +25,28 @@ from hgpu.specs.service import Service, service_of
 class Request:
     """What the user asked of each operating point."""
 
-    repeats: int
-    load_format: str
     root: Path
+    profiler: str = "auto"
+    repeats: int = 3
+    load_format: str = "auto"
+    url: str | None = None
+    kv_tokens: int | None = None
 
 
 def profile_points(
-    path: Path, gpus: Sequence[str] | None, profiler: str, repeats: int, load_format: str, root: Path
+    path: Path, gpus: Sequence[str] | None, request: Request
 ) -> list[Artifact[ProfilePayload]]:
     """Profile every operating point of a spec, or those of the named GPU types."""
     service = service_of(load_spec(path))
     machine = this_machine(attached_gpus())
-    request = Request(repeats, load_format, root)
-    return [
-        _chosen(profiler, point, machine)(service, point, machine, request)
-        for point in _points(service, gpus)
-    ]
+    points = _points(service, gpus)
+    if request.url is not None and len(points) > 1:
+        raise InputError(
+            "a URL is one operating point",
+            f"the spec has {', '.join(point.name for point in points)}",
+            "say with --gpu which of them answers there",
+        )
+    return [_chosen(request, point, machine)(service, point, machine, request) for point in points]
 
 
 def _points(service: Service, gpus: Sequence[str] | None) -> list[OperatingPoint]:
@@ -50,7 +57,8 @@ def _points(service: Service, gpus: Sequence[str] | None) -> list[OperatingPoint
     return [point for point in service.points if point.gpu in wanted]
 
 
-def _chosen(profiler: str, point: OperatingPoint, machine: Machine) -> "Profiler":
+def _chosen(request: Request, point: OperatingPoint, machine: Machine) -> "Profiler":
+    profiler = "endpoint" if request.url is not None else request.profiler
     if profiler != "auto":
         if profiler not in PROFILERS:
             raise UnknownName("profiler", profiler, ["auto", *PROFILERS])
@@ -97,5 +105,21 @@ def _vllm(
     return artifact
 
 
+def _endpoint(
+    service: Service, point: OperatingPoint, _: Machine, request: Request
+) -> Artifact[ProfilePayload]:
+    if request.url is None:
+        raise InputError(
+            "which server to profile isn't said", "the profiler `endpoint` needs --url", "add it"
+        )
+    url = request.url.rstrip("/").removesuffix("/v1")
+    job = EndpointJob(url, service.model, point, request.repeats, kv_capacity_tokens=request.kv_tokens)
+    with progress_of(f"profile {point.name} at {url}") as progress:
+        result = profile_endpoint(job, request.root, progress)
+    artifact = save(request.root, profile_draft(service.model, point, result, {"repeats": request.repeats}))
+    job.journal(request.root).unlink()
+    return artifact
+
+
 Profiler = Callable[[Service, OperatingPoint, Machine, Request], Artifact[ProfilePayload]]
-PROFILERS: dict[str, Profiler] = {"vllm": _vllm, "estimate": _estimate}
+PROFILERS: dict[str, Profiler] = {"vllm": _vllm, "endpoint": _endpoint, "estimate": _estimate}

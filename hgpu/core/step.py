@@ -120,6 +120,8 @@ class LatencyModel:
     `kv_capacity_tokens` is what the engine's cache holds. `median_error` is the cross-validated
     median of |predicted − measured|/measured, and `p90_error` its 90th percentile.
     `noise` is the median relative spread of repeated steps: no model can do better.
+    `request_s` is the fixed cost of a request before its first step (HTTP, tokenizer), 0 where it
+    wasn't measured.
     """
 
     step: StepModel
@@ -128,3 +130,4 @@ class LatencyModel:
     p90_error: float
     noise: float
     provenance: Provenance
+    request_s: float = 0.0

@@ -214,10 +214,10 @@ def _ttft(
         decode_context_tokens=context,
     )
     _, mixed_s, share = _step_times(latency, load, lengths, step_s)
-    mean = step_s / 2 + waited * mixed_s + chunks * own_s
+    mean = latency.request_s + step_s / 2 + waited * mixed_s + chunks * own_s
 
     miss = 1 - percentile / 100
     tail = np.where(use > miss, waited / np.maximum(use, 1e-12) * np.log(np.maximum(use, miss) / miss), 0.0)
     running = np.where(share > miss, mixed_s, step_s)
-    high = running * percentile / 100 + tail * mixed_s + chunks * own_s
+    high = latency.request_s + running * percentile / 100 + tail * mixed_s + chunks * own_s
     return mean, np.asarray(np.maximum(high, mean) if percentile >= 50 else high), use

@@ -1,7 +1,7 @@
 """Which latency model a plan uses for each operating point: a fitted one, or an estimate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import from_parquet, noise_of, to_parquet
 
 LatencyArtifact = Artifact[LatencyPayload]
+REQUEST_S = "request_s"  # among a profile's assumptions, where the profiler measured it
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def latency_draft(profile: Artifact[ProfilePayload]) -> Draft[LatencyPayload]:
         LatencyPayload(
             model=payload.model,
             point=payload.point,
-            latency=result.latency,
+            latency=replace(result.latency, request_s=payload.assumptions.get(REQUEST_S, 0.0)),
             errors=[
                 PhaseError(phase=row.phase, samples=row.samples, median=row.median, p90=row.p90)
                 for row in result.errors
