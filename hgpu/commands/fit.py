@@ -25,9 +25,10 @@ def fit(
     from hgpu.artifacts.resolve import resolve
     from hgpu.artifacts.reuse import save_once
     from hgpu.core.errors import InputError
-    from hgpu.latency.select import latency_draft, unfitted
+    from hgpu.latency.select import latency_draft, samples_of, unfitted
+    from hgpu.report.fit_plot import save_fit_plot
     from hgpu.report.latency import fits_json, print_fits
-    from hgpu.report.output import print_json
+    from hgpu.report.output import note, print_json
 
     chosen = [resolve(results, ref, "profile") for ref in profiles] if profiles else unfitted(results)
     if not chosen:
@@ -35,4 +36,6 @@ def fit(
             "nothing to fit", f"every profile under {results} has a fit, or there is none", "run hgpu profile"
         )
     fitted = [save_once(results, latency_draft(profile)) for profile in chosen]
+    for latency, profile in zip(fitted, chosen, strict=True):
+        note(f"drawn: {save_fit_plot(latency, samples_of(profile))}")
     print_json(fits_json(fitted)) if json else print_fits(fitted)

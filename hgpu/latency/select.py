@@ -19,7 +19,7 @@ from hgpu.core.provenance import Provenance
 from hgpu.latency.fit import fit
 from hgpu.profilers.estimate import estimate
 from hgpu.profilers.result import ProfileResult
-from hgpu.profilers.samples import from_parquet, noise_of, to_parquet
+from hgpu.profilers.samples import Sample, from_parquet, noise_of, to_parquet
 
 LatencyArtifact = Artifact[LatencyPayload]
 REQUEST_S = "request_s"  # among a profile's assumptions, where the profiler measured it
@@ -99,11 +99,15 @@ def profile_draft(
     )
 
 
+def samples_of(profile: Artifact[ProfilePayload]) -> list[Sample]:
+    """Return the step samples of a profile."""
+    return from_parquet((profile.path / SAMPLES_FILE).read_bytes())
+
+
 def latency_draft(profile: Artifact[ProfilePayload]) -> Draft[LatencyPayload]:
     """Fit a profile and return the latency model as an artifact to save."""
     payload = profile.payload
-    samples = from_parquet((profile.path / SAMPLES_FILE).read_bytes())
-    result = fit(samples, payload.model, payload.kv_capacity_tokens, payload.provenance)
+    result = fit(samples_of(profile), payload.model, payload.kv_capacity_tokens, payload.provenance)
     return Draft(
         "latency",
         f"{Path(payload.model.name).name}-{payload.point.name}",
