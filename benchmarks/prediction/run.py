@@ -121,7 +121,7 @@ def report(url: str, folder: Path, model: ModelSpec, seconds: float) -> None:
         f"{latency.p90_error:.1%} p90; noise {latency.noise:.1%}; request cost {latency.request_s * 1e3:.1f} ms\n"
     )
     print(
-        "| lengths | load | requests | what | mean | p50 | p90 | predicted mean | p50 | p90 | off by | again |"
+        "| lengths | load | sent | what | mean | p50 | p90 | predicted mean | p50 | p90 | off by | again |"
     )
     print("|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     off: list[float] = []

@@ -132,7 +132,9 @@ def test_profile_and_fit_without_an_engine_are_estimates_end_to_end(hgpu: Run, t
     row = json.loads(profiled.stdout)["profiles"][0]
     assert row["provenance"] == "estimated" and row["assumptions"]["compute"] > 0
     fitted = hgpu("fit", row["digest"][:12], "--json")
-    assert json.loads(fitted.stdout)["fits"][0]["latency"]["provenance"] == "estimated"
+    made = json.loads(fitted.stdout)["fits"][0]
+    assert made["latency"]["provenance"] == "estimated"
+    assert (tmp_path / made["path"] / "fit.png").read_bytes().startswith(b"\x89PNG")
     assert "L4" in hgpu("show", "latest").stdout
     refused = hgpu("profile", "spec.yaml", "--profiler", "vllm", "--gpu", "L4")
     assert refused.returncode == 2 and "isn't attached here" in refused.stderr
