@@ -120,9 +120,7 @@ def report(url: str, folder: Path, model: ModelSpec, seconds: float) -> None:
     print(
         f"{latency.p90_error:.1%} p90; noise {latency.noise:.1%}; request cost {latency.request_s * 1e3:.1f} ms\n"
     )
-    print(
-        "| lengths | load | sent | what | mean | p50 | p90 | predicted mean | p50 | p90 | off by | again |"
-    )
+    print("| lengths | load | sent | what | mean | p50 | p90 | predicted mean | p50 | p90 | off by | again |")
     print("|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     off: list[float] = []
     again: list[float] = []

@@ -38,7 +38,9 @@ class VllmJob:
     """What to profile, on which cores or devices of this machine.
 
     `source` is what vLLM loads: a model folder or a Hugging Face id. `setup_tokens` bounds the
-    prompts that are prefilled only to be decoded; None takes what suits the hardware.
+    prompts that are prefilled only to be decoded; None takes what suits the hardware. After the
+    repeats, uncertain scripts are run again until every sample is within `target_error` or
+    `budget_s` engine seconds are spent; with a budget of 0, none is.
     """
 
     source: str
@@ -52,6 +54,8 @@ class VllmJob:
     seed: int = 0
     cores: tuple[int, ...] = ()
     gpus: tuple[int, ...] = ()
+    budget_s: float = 0.0
+    target_error: float = 0.05
 
     @property
     def key(self) -> str:
@@ -89,6 +93,8 @@ class VllmJob:
             setup_tokens=self._setup_tokens,
             seed=self.seed,
             options=asdict(self.point.engine),
+            budget_s=self.budget_s,
+            target_error=self.target_error,
             arguments=engine_arguments(self.source, self.point, self.gpu, self.load_format),
         )
 

@@ -24,6 +24,8 @@ class WorkerJob:
     seed: int
     options: dict[str, Any]
     arguments: dict[str, Any]
+    budget_s: float = 0.0
+    target_error: float = 0.0
 
     @property
     def engine(self) -> EngineOptions:

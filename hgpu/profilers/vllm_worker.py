@@ -21,6 +21,7 @@ from hgpu.core.errors import EngineError, HgpuError
 from hgpu.core.step import StepBatch
 from hgpu.profilers.design import Script
 from hgpu.profilers.journal import Header, Run, Skip, append, read
+from hgpu.profilers.refine import next_run
 from hgpu.profilers.vllm_job import KV_SHARE, WorkerJob, missing, points, scripts_of
 
 if TYPE_CHECKING:
@@ -81,6 +82,18 @@ def measure(job: WorkerJob, events: TextIO) -> None:
     for number, (script, repeat) in enumerate(left, start=total - len(left) + 1):
         append(path, Run(script.name, repeat, tuple(_run(engine, script))))
         _say(events, {"done": number, "total": total, "at": script.name})
+    _refine(job, engine, header, events)
+
+
+def _refine(job: WorkerJob, engine: "TimedEngine", header: Header, events: TextIO) -> None:
+    """Run uncertain scripts again, as far as the budget goes."""
+    path = Path(job.journal)
+    scripts = [script for script, reason in scripts_of(job, header) if not reason]
+    while (more := next_run(scripts, read(path, job.key), job.target_error, job.budget_s)) is not None:
+        script, repeat = more
+        append(path, Run(script.name, repeat, tuple(_run(engine, script))))
+        done = len(read(path, job.key).runs)
+        _say(events, {"done": done, "total": done, "at": f"{script.name} again"})
 
 
 def play(engine: "TimedEngine", script: Script) -> Iterator[Step]:
