@@ -75,7 +75,7 @@ def _prefills(engine: EngineOptions) -> Iterator[Script]:
     budget = engine.max_num_batched_tokens
     longest = engine.max_model_len - 1
     lengths = geometric(max(16, budget // 32), min(budget, longest), 2)
-    for tokens in [*lengths, min(3 * budget, longest)]:
+    for tokens in [*lengths, min(2 * budget, longest), min(3 * budget, longest)]:
         yield Script(f"prefill-{tokens}", prefill_tokens=tokens)
 
 

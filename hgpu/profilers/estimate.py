@@ -15,29 +15,12 @@ from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import StepBatch
 from hgpu.profilers.design import batches, design
+from hgpu.profilers.efficiency import Efficiency, efficiency_of
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import Sample
 
 SETUP_TOKENS = 131_072
-
-
-@dataclass(frozen=True, slots=True)
-class Efficiency:
-    """Fractions of peak that an engine reaches, and its fixed costs a step.
-
-    The defaults are round figures in the range that public vLLM results show on data-centre
-    GPUs; `hgpu profile` on the real hardware replaces them.
-    """
-
-    compute: float = 0.60
-    attention_compute: float = 0.40
-    bandwidth: float = 0.80
-    kv_bandwidth: float = 0.60
-    link: float = 0.70
-    step_overhead_s: float = 1.5e-3
-    sequence_overhead_s: float = 1.0e-5
-    allreduce_latency_s: float = 1.0e-5
-    workspace_bytes: float = 1.5e9
+_SIXTEEN_BITS = (DType.BF16, DType.FP16, DType.FP32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +35,16 @@ class Roofline:
     @property
     def flops_per_s(self) -> float:
         """Peak of the format that the matrix multiplications run in, over all devices."""
-        formats = self.gpu.flops_per_s
-        wanted = self.model.weight_dtype
-        fallbacks = (wanted, DType.BF16, DType.FP16, DType.FP32)  # weight-only formats compute in 16 bits
-        chosen = next(f for f in fallbacks if f in formats)
-        return formats[chosen] * self.tp
+        return self._peak(self.model.weight_dtype, *_SIXTEEN_BITS)  # weight-only formats compute in 16 bits
+
+    @property
+    def attention_flops_per_s(self) -> float:
+        """Peak of the format that attention runs in, 16 bits where the hardware has it."""
+        return self._peak(*_SIXTEEN_BITS)
+
+    def _peak(self, *formats: DType) -> float:
+        there = self.gpu.flops_per_s
+        return there[next(f for f in formats if f in there)] * self.tp
 
     @property
     def bandwidth_bytes_per_s(self) -> float:
@@ -85,7 +73,7 @@ class Roofline:
     def _attention_s(self, batch: StepBatch) -> float:
         eff, model = self.efficiency, self.model
         pair_flops = model.attention_flops_per_pair + model.window_attention_flops_per_pair
-        work_s = batch.prefill_pairs * pair_flops / (eff.attention_compute * self.flops_per_s)
+        work_s = batch.prefill_pairs * pair_flops / (eff.attention_compute * self.attention_flops_per_s)
         context = batch.decode_context_tokens + batch.prefill_context_tokens
         seqs = max(batch.seqs, 1.0)
         read_bytes = seqs * model.kv_bytes(context / seqs)
@@ -107,7 +95,7 @@ def estimate(
 
     Raises Infeasible where the weights and one token of KV cache don't fit the memory.
     """
-    roofline = Roofline(model, gpu, point.tp, efficiency or Efficiency())
+    roofline = Roofline(model, gpu, point.tp, efficiency or efficiency_of(gpu, model.weight_dtype))
     capacity = roofline.kv_capacity_tokens(point.engine.gpu_memory_utilization)
     if capacity <= 0:
         needed, there = model.weight_bytes / 2**30, gpu.memory_bytes * point.tp / 2**30

@@ -13,7 +13,8 @@ from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import StepBatch, prefill_batch
 from hgpu.latency.fit import fit
-from hgpu.profilers.estimate import Efficiency, Roofline, estimate
+from hgpu.profilers.efficiency import Efficiency, efficiency_of
+from hgpu.profilers.estimate import Roofline, estimate
 
 MODEL = load_model("meta-llama/Llama-3.1-8B")
 H100 = resolve_gpu("H100-SXM")
@@ -23,7 +24,7 @@ POINT = OperatingPoint(H100.name)
 def test_a_profile_says_that_it_is_computed() -> None:
     result = estimate(MODEL, H100, POINT)
     assert (result.profiler, result.provenance) == ("estimate", Provenance.ESTIMATED)
-    assert result.assumptions["bandwidth"] == Efficiency().bandwidth
+    assert result.assumptions["bandwidth"] == efficiency_of(H100, MODEL.weight_dtype).bandwidth
     assert result.kv_capacity_tokens > 100_000
     assert {sample.batch.phase for sample in result.samples} == {"prefill", "decode", "mixed"}
 
