@@ -1,0 +1,295 @@
+"""One engine with vLLM V1's scheduling, simulated on top of a step model.
+
+A step has `max_num_batched_tokens` to give. Requests that run get theirs first, in the order
+in which they were admitted: one token to a request that decodes, as many as are left to one
+whose prompt is partly computed. Then waiting requests are admitted, first come first served, while
+tokens, `max_num_seqs` and KV blocks last; the whole prompt must fit the free blocks, though only those of
+its first chunk are taken (vLLM's `scheduler_reserve_full_isl`). A running request that finds no block
+preempts the one that was admitted last, itself if need be: its blocks are freed, it goes to the *front* of
+the waiting queue, and its prompt and its output so far are computed again. A step that preempted
+admits nobody. The step that computes the last token of a prompt yields the first output token.
+
+Two facts make this fast. At most one running request is partly prefilled, and it was admitted last:
+it took all that was left of a step. And as vLLM wants max_num_batched_tokens ≥ max_num_seqs,
+every other running request decodes a token in every step. So between two events (an arrival that can
+be admitted, a completion, no free block) steps differ by their context alone, and many are taken at once.
+Times are summed in the order of the steps: skipping changes no bit of the result.
+"""
+
+from collections import deque
+from heapq import heappop, heappush
+from math import ceil, inf, isnan, nan
+from typing import Any
+
+import numpy as np
+
+from hgpu.core.operating_point import EngineOptions
+from hgpu.core.step import LatencyModel, StepBatch
+from hgpu.simulator.arrivals import Arrivals, FixedCosts, feed_of, lengths_of
+from hgpu.simulator.kv import KvBlocks
+from hgpu.simulator.limits import check_lengths, check_options
+from hgpu.simulator.result import EngineRun
+
+BLOCK_TOKENS = 16  # vLLM's default block_size on CUDA devices
+FEW_STEPS = 10  # up to here, a loop is faster than arrays
+
+
+def simulate(
+    latency: LatencyModel,
+    engine: EngineOptions,
+    arrivals: Arrivals,
+    costs: FixedCosts | None = None,
+    block_tokens: int = BLOCK_TOKENS,
+) -> EngineRun:
+    """Return what one engine makes of the requests of a trace or of a closed loop.
+
+    `costs` are those that the latency model knows where none are given. Prefix blocks of a trace are
+    not looked at: every prompt is computed in full. Raises InputError for options that vLLM refuses,
+    and for requests that can never be served, naming how many.
+    """
+    check_options(engine, block_tokens)
+    total_blocks = latency.kv_capacity_tokens // block_tokens
+    inputs, outputs = lengths_of(arrivals)
+    check_lengths(inputs, outputs, engine, total_blocks, block_tokens)
+    costs = costs or FixedCosts(request_s=latency.request_s)
+    return _Run(latency, engine, arrivals, costs, KvBlocks(total_blocks, block_tokens)).to_the_end()
+
+
+class _Run:
+    """The state of an engine between two steps.
+
+    A request that decodes has an `offset`: its computed tokens less `done_steps`, which stays the same
+    from step to step. `decoding` maps requests to the step in which they end, in running order.
+    """
+
+    def __init__(
+        self,
+        latency: LatencyModel,
+        engine: EngineOptions,
+        arrivals: Arrivals,
+        costs: FixedCosts,
+        kv: KvBlocks,
+    ) -> None:
+        inputs, self.outputs = lengths_of(arrivals)
+        self.step_s = latency.step.step_s
+        self.engine, self.costs, self.kv = engine, costs, kv
+        self.feed = feed_of(arrivals, costs)
+        self.now_s = self.busy_s = 0.0
+        self.done_steps = self.seq_steps = self.offsets = 0
+        self.waiting: deque[int] = deque()
+        self.decoding: dict[int, int] = {}
+        self.ends: list[tuple[int, int]] = []  # heap of (step, request); an entry may be out of date
+        self.partial: int | None = None
+        self.to_prefill: list[int] = inputs.tolist()  # tokens to compute before the next one is yielded
+        self.to_yield: list[int] = self.outputs.tolist()
+        self.computed = [0] * len(inputs)  # of the partial request
+        self.offset = [0] * len(inputs)
+        self.start_s = [nan] * len(inputs)
+        self.first_s = [nan] * len(inputs)
+        self.end_s = [nan] * len(inputs)
+        self.preemptions = [0] * len(inputs)
+
+    def to_the_end(self) -> EngineRun:
+        """Run until every request has ended."""
+        while True:
+            if self.feed.next_s <= self.now_s:
+                self.waiting.extend(self.feed.take(self.now_s))
+            if self.decoding and self.partial is None and self._nobody_admissible():
+                if not self._decode_until_event():
+                    self._one_step()
+            elif self.decoding or self.partial is not None or self.waiting:
+                self._one_step()
+            elif self.feed.next_s < inf:
+                self.now_s = self.feed.next_s
+            else:
+                return self._result()
+
+    def _nobody_admissible(self) -> bool:
+        """Tell whether the next step would admit nobody, as would those after it until one ends."""
+        return (
+            not self.waiting
+            or len(self.decoding) >= self.engine.max_num_seqs
+            or self.kv.blocks(self.to_prefill[self.waiting[0]]) > self.kv.free
+        )
+
+    def _decode_until_event(self) -> bool:
+        """Take all decode steps until something else happens; False where there is no block for one."""
+        while self.decoding.get(self.ends[0][1]) != self.ends[0][0]:
+            heappop(self.ends)
+        most = self.kv.steps_that_fit(self.done_steps + 1, self.ends[0][0] - self.done_steps)
+        if not most:
+            return False
+        steps = self._pass_time(most, inf if self.waiting else self.feed.next_s)
+        self.kv.take(self.kv.due_over(self.done_steps + 1, steps))
+        self.kv.note_use()
+        self.done_steps += steps
+        self.seq_steps += steps * len(self.decoding)
+        self._end_decodes()
+        return True
+
+    def _pass_time(self, most: int, until_s: float) -> int:
+        """Pass the time of decode steps, `most` at most, that start before `until_s`; return how many."""
+        seqs = len(self.decoding)
+        context = self.offsets + seqs * (self.done_steps + 1)
+        began_s, host_s = self.now_s, self.costs.step_s
+        if most > FEW_STEPS and until_s < inf:
+            first_s = self.step_s(StepBatch(decode_seqs=seqs, decode_context_tokens=context)) + host_s
+            if first_s > 0:  # later steps take no less
+                most = max(1, min(most, ceil((until_s - began_s) / first_s) + 1))
+        if most > FEW_STEPS:
+            contexts: Any = np.arange(context, context + most * seqs, seqs)
+            ends_s = np.empty(most + 1)
+            ends_s[0] = began_s
+            ends_s[1:] = self.step_s(StepBatch(decode_seqs=seqs, decode_context_tokens=contexts)) + host_s
+            np.add.accumulate(ends_s, out=ends_s)
+            steps = most if until_s == inf else max(1, min(most, int(ends_s.searchsorted(until_s))))
+            self.now_s = float(ends_s[steps])
+        else:
+            steps = 0
+            while steps < most and (not steps or self.now_s < until_s):
+                batch = StepBatch(decode_seqs=seqs, decode_context_tokens=context + steps * seqs)
+                self.now_s += self.step_s(batch) + host_s
+                steps += 1
+        self.busy_s += self.now_s - began_s
+        return steps
+
+    def _one_step(self) -> None:
+        """Schedule and take one step, with prompts or preemptions."""
+        step, began_s = self.done_steps + 1, self.now_s
+        preempted = self._grow_decodes(step)
+        seqs = len(self.decoding)
+        context = self.offsets + seqs * step
+        chunks = self._prefill(preempted, self.engine.max_num_batched_tokens - seqs)
+        self.kv.note_use()
+        tokens = pairs = computed = 0
+        for _, done, new in chunks:
+            tokens += new
+            pairs += new * done + new * (new + 1) // 2
+            computed += done
+        batch = StepBatch(
+            prefill_tokens=tokens,
+            prefill_seqs=len(chunks),
+            prefill_pairs=pairs,
+            prefill_context_tokens=computed,
+            decode_seqs=seqs,
+            decode_context_tokens=context,
+        )
+        self.now_s += self.step_s(batch) + self.costs.step_s
+        self.busy_s += self.now_s - began_s
+        self.done_steps = step
+        self.seq_steps += seqs + len(chunks)
+        self._end_decodes()
+        for request, done, new in chunks:
+            self._end_chunk(request, done + new)
+
+    def _grow_decodes(self, step: int) -> bool:
+        """Give each decode its place in the cache, in running order; tell whether that preempted one."""
+        if self.kv.due_in(step) <= self.kv.free:
+            self.kv.take(self.kv.due_in(step))
+            return False
+        opening, block_tokens = self.kv.opening(step), self.kv.block_tokens
+        for request in [r for r in self.decoding if self.offset[r] % block_tokens == opening]:
+            while not self.kv.free and request in self.decoding:
+                self._preempt_last()
+            if request not in self.decoding:
+                break  # those after it are gone already
+            self.kv.take(1)
+        return True
+
+    def _prefill(self, preempted: bool, budget: int) -> list[tuple[int, int, int]]:
+        """Return the prompts of this step: (request, tokens computed before, tokens computed now)."""
+        chunks = []
+        if self.partial is not None:
+            request, done = self.partial, self.computed[self.partial]
+            new = min(self.to_prefill[request] - done, budget)
+            blocks = self.kv.blocks(done + new) - self.kv.blocks(done)
+            if blocks > self.kv.free:
+                self._preempt_last()
+                return []
+            self.kv.take(blocks)
+            budget -= new
+            chunks.append((request, done, new))
+        free_seqs = self.engine.max_num_seqs - len(self.decoding) - len(chunks)
+        while self.waiting and budget and free_seqs and not preempted:
+            request = self.waiting[0]
+            if self.kv.blocks(self.to_prefill[request]) > self.kv.free:
+                break
+            self.waiting.popleft()
+            new = min(self.to_prefill[request], budget)
+            self.kv.take(self.kv.blocks(new))
+            if isnan(self.start_s[request]):
+                self.start_s[request] = self.now_s
+            budget -= new
+            free_seqs -= 1
+            chunks.append((request, 0, new))
+        return chunks
+
+    def _preempt_last(self) -> None:
+        """Take the cache of the request that was admitted last; it waits in front of all others."""
+        if self.partial is not None:
+            request, self.partial = self.partial, None
+            self.kv.give_back(self.computed[request])
+        else:
+            request, end = self.decoding.popitem()
+            tokens = self._leave(request)
+            self.to_prefill[request] = tokens + 1  # the token that was yielded last isn't computed yet
+            self.to_yield[request] = end - self.done_steps
+        self.preemptions[request] += 1
+        self.waiting.appendleft(request)
+
+    def _end_chunk(self, request: int, computed: int) -> None:
+        """Note the end of a chunk, and of the prompt where it was the last one."""
+        self.computed[request] = computed
+        if computed < self.to_prefill[request]:
+            self.partial = request
+            return
+        if self.partial == request:
+            self.partial = None
+        if isnan(self.first_s[request]):
+            self.first_s[request] = self.now_s + self.costs.token_s
+        left = self.to_yield[request] - 1
+        if not left:
+            self.kv.give_back(computed)
+            self._end(request)
+            return
+        self.offset[request] = computed - self.done_steps
+        self.offsets += self.offset[request]
+        self.kv.join(self.offset[request])
+        self.decoding[request] = self.done_steps + left
+        heappush(self.ends, (self.done_steps + left, request))
+
+    def _end_decodes(self) -> None:
+        """End the decodes whose last token the last step yielded."""
+        while self.ends and self.ends[0][0] <= self.done_steps:
+            step, request = heappop(self.ends)
+            if self.decoding.get(request) == step:
+                del self.decoding[request]
+                self._leave(request)
+                self._end(request)
+
+    def _leave(self, request: int) -> int:
+        """Free what a request that decoded held; return its computed tokens."""
+        offset = self.offset[request]
+        self.offsets -= offset
+        self.kv.leave(offset)
+        self.kv.give_back(offset + self.done_steps)
+        return offset + self.done_steps
+
+    def _end(self, request: int) -> None:
+        self.end_s[request] = self.now_s + self.costs.token_s
+        self.feed.ended(self.end_s[request])
+
+    def _result(self) -> EngineRun:
+        return EngineRun(
+            arrival_s=np.array(self.feed.arrival_s),
+            start_s=np.array(self.start_s),
+            first_token_s=np.array(self.first_s),
+            end_s=np.array(self.end_s),
+            output_tokens=self.outputs,
+            preemptions=np.array(self.preemptions),
+            steps=self.done_steps,
+            busy_s=self.busy_s,
+            seq_steps=self.seq_steps,
+            max_kv_tokens=self.kv.most_used * self.kv.block_tokens,
+            kv_capacity_tokens=self.kv.total * self.kv.block_tokens,
+        )
