@@ -1,0 +1,109 @@
+"""Step times composed of measured kernel times, for GPU types that aren't attached.
+
+The package aiconfigurator-core 0.12 (Apache-2.0, the extra `silicon`) ships tables of kernels that
+NVIDIA timed on real devices, most of them as vLLM 0.24 runs them. A step here is the sum of its
+kernels: nothing of the engine around them was measured, so every sample says `estimated`.
+
+    t = step_overhead_s + sequence_overhead_s · seqs
+      + linear(T)              projections, MLP or experts, norms and all-reduces of T tokens at once
+      + head(seqs)             the output head runs for one token of each sequence
+      + prefill_attention(n after c)
+      + decode_attention(seqs at their mean context)
+
+T is prefill and decode tokens together, because an engine multiplies them in one batch: weights
+are read once. The package's own mixed step does so too, but spreads the attention of a prompt
+evenly over its chunks; here each chunk pays for the context that it really has. Kernels that fill
+the gaps between the tabulated shapes are interpolated by the package; norms, activations and
+look-ups are its own bandwidth formula (`table_share` says what part of the time is not).
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from hgpu.core.errors import Infeasible
+from hgpu.core.gpu import GpuType
+from hgpu.core.model import ModelSpec
+from hgpu.core.operating_point import EngineOptions, OperatingPoint
+from hgpu.core.provenance import Provenance
+from hgpu.profilers.design import Script, batches, design
+from hgpu.profilers.efficiency import Efficiency
+from hgpu.profilers.estimate import Roofline
+from hgpu.profilers.result import ProfileResult
+from hgpu.profilers.samples import Sample
+from hgpu.profilers.silicon_tables import kernels, speaking_of
+
+SETUP_TOKENS = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """What an engine adds to its kernels; round figures, kept in the profile.
+
+    vLLM 0.20 serving Qwen3-32B in BF16 on B300 (per-step timings published in the repository
+    ai-dynamo/aiconfigurator, folder fpm_golden_runs, June 2026) decodes 0.8 to 1.6 ms slower a
+    step than its kernels, for 1 to 14 sequences on 1 and 2 devices.
+    """
+
+    step_overhead_s: float = 1.0e-3
+    sequence_overhead_s: float = 1.0e-5
+    workspace_bytes: float = Efficiency().workspace_bytes
+
+
+def silicon(model: ModelSpec, source: str, gpu: GpuType, point: OperatingPoint) -> ProfileResult:
+    """Return a profile of `model` at `point`, composed of measured kernel times.
+
+    `source` is the folder, config or id that the model was loaded from. Raises InputError where
+    the tables hold no such GPU type, degree, format or model, or aren't installed, and
+    Infeasible where the model doesn't fit the memory.
+    """
+    overheads = Overheads()
+    timed = kernels(model, source, gpu, point.tp)
+    capacity = _kv_capacity_tokens(model, gpu, point, overheads)
+    samples: list[Sample] = []
+    parts: list[tuple[float, str]] = []
+    with speaking_of(f"{model.name} on {point.name}"):
+        for script in _scripts(point.engine, capacity):
+            for batch in batches(script, point.engine.max_num_batched_tokens):
+                mine = list(timed.parts(batch))
+                host_s = overheads.step_overhead_s + overheads.sequence_overhead_s * batch.seqs
+                samples.append(Sample(script.name, batch, host_s + sum(seconds for seconds, _ in mine)))
+                parts.extend(mine)
+    share = sum(s for s, origin in parts if origin != "empirical") / sum(s for s, _ in parts)
+    return ProfileResult(
+        "silicon",
+        Provenance.ESTIMATED,
+        tuple(samples),
+        capacity,
+        engine=timed.tables,
+        assumptions=asdict(overheads) | {"table_share": round(share, 4)},
+    )
+
+
+def _scripts(engine: EngineOptions, capacity: int) -> list[Script]:
+    """Return the design of a measured profile, and batches that cost nothing where none is run.
+
+    Prompts of several chunks, alone and beside decodes: a fit whose error is of scripts that it
+    hasn't seen needs more than one that reads context.
+    """
+    budget, longest, top = engine.max_num_batched_tokens, engine.max_model_len - 1, engine.max_num_seqs
+    prompts = [min(tokens, longest) for tokens in (3 * budget // 2, 2 * budget, longest)]
+    extra = [Script(f"prefill-{tokens}", prefill_tokens=tokens) for tokens in prompts]
+    for seqs in sorted({min(top, budget // 2, decodes) for decodes in (8, 32, 128)}):
+        context = min(1024, longest // 2, capacity // (2 * seqs))
+        tokens = min(2 * budget, longest)
+        extra.append(Script(f"mixed-{seqs}x{context}+{tokens}", seqs, context, 8, tokens))
+    scripts = [*design(engine, min(SETUP_TOKENS, capacity)), *extra]
+    return list({script.name: script for script in scripts}.values())
+
+
+def _kv_capacity_tokens(model: ModelSpec, gpu: GpuType, point: OperatingPoint, overheads: Overheads) -> int:
+    efficiency = replace(Efficiency(), workspace_bytes=overheads.workspace_bytes)
+    roofline = Roofline(model, gpu, point.tp, efficiency)
+    capacity = roofline.kv_capacity_tokens(point.engine.gpu_memory_utilization)
+    if capacity <= 0:
+        needed, there = model.weight_bytes / 2**30, gpu.memory_bytes * point.tp / 2**30
+        raise Infeasible(
+            f"{model.name} doesn't fit {point.name}",
+            f"its weights take {needed:.1f} GiB of {there:.1f} GiB, and the KV cache and workspace need room",
+            "use a larger tensor parallel degree, a larger GPU or a smaller weight format",
+        )
+    return capacity
