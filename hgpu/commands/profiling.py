@@ -13,6 +13,7 @@ from hgpu.core.operating_point import OperatingPoint
 from hgpu.latency.select import profile_draft
 from hgpu.profilers.endpoint import EndpointJob, profile_endpoint
 from hgpu.profilers.estimate import estimate
+from hgpu.profilers.silicon import silicon
 from hgpu.profilers.vllm import VllmJob, forget_journal, profile_vllm
 from hgpu.report.output import note
 from hgpu.report.progress import progress_of
@@ -28,9 +29,12 @@ class Request:
     root: Path
     profiler: str = "auto"
     repeats: int = 3
+    budget_s: float = 0.0
     load_format: str = "auto"
     url: str | None = None
     kv_tokens: int | None = None
+    ray: str | None = None
+    ray_timeout_s: float = 60.0
 
 
 def profile_points(
@@ -40,6 +44,10 @@ def profile_points(
     service = service_of(load_spec(path))
     machine = this_machine(attached_gpus())
     points = _points(service, gpus)
+    if request.ray is not None:
+        from hgpu.commands.ray_profiling import profile_on_ray
+
+        return profile_on_ray(service, points, request.ray, request)
     if request.url is not None and len(points) > 1:
         raise InputError(
             "a URL is one operating point",
@@ -76,6 +84,13 @@ def _estimate(
     return save_once(request.root, profile_draft(service.model, point, result, {}))
 
 
+def _silicon(
+    service: Service, point: OperatingPoint, _: Machine, request: Request
+) -> Artifact[ProfilePayload]:
+    result = silicon(service.model, service.model_source, resolve_gpu(point.gpu), point)
+    return save_once(request.root, profile_draft(service.model, point, result, {}))
+
+
 def _vllm(
     service: Service, point: OperatingPoint, machine: Machine, request: Request
 ) -> Artifact[ProfilePayload]:
@@ -94,6 +109,7 @@ def _vllm(
         point=point,
         load_format=request.load_format,
         repeats=request.repeats,
+        budget_s=request.budget_s,
         cores=place.cores,
         gpus=place.gpus,
     )
@@ -122,4 +138,9 @@ def _endpoint(
 
 
 Profiler = Callable[[Service, OperatingPoint, Machine, Request], Artifact[ProfilePayload]]
-PROFILERS: dict[str, Profiler] = {"vllm": _vllm, "endpoint": _endpoint, "estimate": _estimate}
+PROFILERS: dict[str, Profiler] = {
+    "vllm": _vllm,
+    "endpoint": _endpoint,
+    "silicon": _silicon,
+    "estimate": _estimate,
+}
