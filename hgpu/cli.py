@@ -16,6 +16,7 @@ COMMANDS = {
     "gpus": "Show the catalog: attached GPUs, GPU types, offers and prices.",
     "profile": "Measure each GPU type of a spec, or estimate it.",
     "fit": "Fit step models to profiles, with cross-validated error.",
+    "estimate": "Estimate TTFT, TPOT and throughput of operating points.",
     "plan": "Find the minimal-cost allocation, its baselines, and why.",
     "deploy": "Launch a plan and wait until it answers.",
     "status": "Show what is deployed and how it is.",

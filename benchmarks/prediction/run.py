@@ -117,10 +117,23 @@ def report(url: str, folder: Path, model: ModelSpec, seconds: float) -> None:
     latency = replace(fitted.latency, request_s=result.assumptions["request_s"])
     print(f"{platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}, {result.engine};")
     print(f"profiled in {result.seconds:.0f} s; step error {latency.median_error:.1%} median,")
-    print(
-        f"{latency.p90_error:.1%} p90; noise {latency.noise:.1%}; request cost {latency.request_s * 1e3:.1f} ms\n"
+    cost_ms = latency.request_s * 1e3
+    print(f"{latency.p90_error:.1%} p90; noise {latency.noise:.1%}; request cost {cost_ms:.1f} ms\n")
+    columns = (
+        "lengths",
+        "load",
+        "sent",
+        "what",
+        "mean",
+        "p50",
+        "p90",
+        "predicted",
+        "p50",
+        "p90",
+        "off",
+        "again",
     )
-    print("| lengths | load | sent | what | mean | p50 | p90 | predicted mean | p50 | p90 | off by | again |")
+    print(f"| {' | '.join(columns)} |")
     print("|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     off: list[float] = []
     again: list[float] = []

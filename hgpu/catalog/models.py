@@ -30,6 +30,8 @@ ALIASES: dict[str, tuple[str, DType | None]] = {
     "neuralmagic/Meta-Llama-3.1-70B-Instruct-FP8": ("meta-llama/Llama-3.1-70B", DType.FP8),
     "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8": ("meta-llama/Llama-3.1-8B", DType.FP8),
     "RedHatAI/Meta-Llama-3.1-70B-Instruct-FP8": ("meta-llama/Llama-3.1-70B", DType.FP8),
+    "nvidia/Llama-3.1-8B-Instruct-FP8": ("meta-llama/Llama-3.1-8B", DType.FP8),
+    "nvidia/Llama-3.1-70B-Instruct-FP8": ("meta-llama/Llama-3.1-70B", DType.FP8),
     "Qwen/Qwen3-8B-FP8": ("Qwen/Qwen3-8B", DType.FP8),
     "Qwen/Qwen3-32B-FP8": ("Qwen/Qwen3-32B", DType.FP8),
     "Qwen/Qwen3-30B-A3B-FP8": ("Qwen/Qwen3-30B-A3B", DType.FP8),

@@ -1,0 +1,159 @@
+"""Operating points to be asked about: one from options, or a CSV file of them."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hgpu.catalog.gpus import resolve_gpu
+from hgpu.catalog.models import load_model
+from hgpu.core.errors import InputError, UnknownName
+from hgpu.core.gpu import DType, GpuType
+from hgpu.core.model import ModelSpec
+
+COLUMNS = ("model", "gpu", "tp", "dtype", "input_tokens", "output_tokens", "concurrency")
+_HEADER_FIX = f"begin the file with the line {','.join(COLUMNS)}"
+MOST = 10_000_000  # of a number; more is a slip
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPoint:
+    """A row: the model and GPU with the names that the user gave, and the load."""
+
+    model_name: str
+    gpu_name: str
+    model: ModelSpec
+    gpu: GpuType
+    tp: int
+    dtype: DType
+    input_tokens: int
+    output_tokens: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class PointsFile:
+    """The rows of a file, and the columns in it that mean nothing here."""
+
+    points: tuple[AskedPoint, ...]
+    unused_columns: tuple[str, ...]
+
+
+def one_or_many(path: Path | None, options: Sequence[str]) -> tuple[tuple[AskedPoint, ...], tuple[str, ...]]:
+    """Return the points of a file, or the one that options (in the order of COLUMNS) give.
+
+    Raises InputError where both are given, or neither.
+    """
+    asked = dict(zip(COLUMNS, options, strict=True))
+    by_options = bool(asked["model"] and asked["gpu"])
+    if by_options == (path is not None) or (path and (asked["model"] or asked["gpu"])):
+        raise InputError(
+            "what to estimate isn't clear",
+            "either --model and --gpu, or --points is needed",
+            "try hgpu estimate --model Qwen/Qwen3-8B --gpu L4",
+        )
+    if path is None:
+        return (asked_point(asked),), ()
+    file = read_points(path)
+    return file.points, file.unused_columns
+
+
+def read_points(path: Path) -> PointsFile:
+    """Return the points in a CSV file; raises InputError that names line and column."""
+    rows = list(_numbered_rows(path))
+    if not rows:
+        raise InputError(f"points file {path} is empty", "it has no header", _HEADER_FIX)
+    header = [name.strip() for name in rows[0][1]]
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise InputError(f"{path}, line 1: no column {', '.join(missing)}", f"it has {header}", _HEADER_FIX)
+    if len(rows) == 1:
+        raise InputError(f"points file {path} is empty", "it has no row after the header", "add one")
+    points = []
+    for line, cells in rows[1:]:
+        if len(cells) != len(header):
+            why = f"it has {len(cells)} cells, the header has {len(header)}"
+            raise InputError(f"{path}, line {line}: bad row", why, "give each column one cell")
+        points.append(asked_point(dict(zip(header, cells, strict=True)), f"{path}, line {line}, column "))
+    return PointsFile(tuple(points), tuple(name for name in header if name not in COLUMNS))
+
+
+def asked_point(cells: Mapping[str, str], where: str = "option ") -> AskedPoint:
+    """Return a point from texts by column; `where` stands in front of the column in errors.
+
+    An empty `dtype` takes the weights as they are stored.
+    """
+    cells = {name: (cells[name] or "").strip() for name in COLUMNS}
+    dtype = _dtype(cells["dtype"], where) if cells["dtype"] else None
+    try:
+        model = _weights(cells["model"], dtype)
+    except InputError as error:
+        raise _at(where + "model", error) from error
+    try:
+        gpu = resolve_gpu(cells["gpu"])
+    except InputError as error:
+        raise _at(where + "gpu", error) from error
+    numbers = [
+        _number(cells[name], where + name) for name in COLUMNS if name not in ("model", "gpu", "dtype")
+    ]
+    tp, input_tokens, output_tokens, concurrency = numbers
+    return AskedPoint(
+        cells["model"],
+        cells["gpu"],
+        model,
+        gpu,
+        tp,
+        model.weight_dtype,
+        input_tokens,
+        output_tokens,
+        concurrency,
+    )
+
+
+def _numbered_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Return rows that aren't blank, with their line numbers."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise InputError(f"can't read points file {path}", why, "check the path") from error
+    except UnicodeDecodeError as error:
+        why = f"byte {error.start} isn't UTF-8"
+        raise InputError(f"points file {path} isn't text", why, "save it as CSV in UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: bad CSV", str(error), "check its quotes"
+        ) from error
+
+
+@cache
+def _weights(name: str, dtype: DType | None) -> ModelSpec:
+    """Return the model as it is stored where that is the format asked for, else in that format."""
+    if not name:
+        raise InputError("no model", "the name is empty", "give a Hugging Face id or a folder")
+    stored = load_model(name)
+    return stored if dtype in (None, stored.weight_dtype) else load_model(name, dtype)
+
+
+def _dtype(text: str, where: str) -> DType:
+    try:
+        return DType(text.lower())
+    except ValueError:
+        raise _at(where + "dtype", UnknownName("format", text, list(DType))) from None
+
+
+def _number(text: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= MOST):
+        raise InputError(
+            f"{where}: {text[:40]!r} is no whole number from 1 to {MOST}", "", "correct this value"
+        )
+    return int(text)
+
+
+def _at(where: str, error: InputError) -> InputError:
+    return InputError(f"{where}: {error.what}", error.why, error.fix)
