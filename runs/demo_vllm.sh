@@ -20,7 +20,7 @@ python -m hgpu.runtime.tiny_model model
 cp "$runs/demo_vllm.yaml" spec.yaml
 
 say 'profile both core counts with real vLLM'
-hgpu profile spec.yaml --load-format dummy
+hgpu profile spec.yaml --load-format dummy --budget 60
 say 'fit'
 hgpu fit
 say 'plan'

@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines are shared: an example may take long without being wrong.
+settings.register_profile("hgpu", deadline=None)
+settings.load_profile("hgpu")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
