@@ -31,7 +31,8 @@ def test_profile_fit_plan_deploy_verify_and_destroy(hgpu: Run, small_model: Path
 
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC.format(model=small_model))
-    profile = call("profile", str(spec), "--load-format", "dummy", "--repeats", "2", "--budget", "15")["profiles"][0]
+    little = ("--repeats", "2", "--budget", "15")
+    profile = call("profile", str(spec), "--load-format", "dummy", *little)["profiles"][0]
     assert profile["provenance"] == "measured" and profile["samples"] >= 12
     fitted = call("fit")["fits"][0]
     assert fitted["latency"]["provenance"] == "fitted" and 0 < fitted["latency"]["median_error"] < 0.5
