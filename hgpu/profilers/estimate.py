@@ -96,14 +96,7 @@ def estimate(
     Raises Infeasible where the weights and one token of KV cache don't fit the memory.
     """
     roofline = Roofline(model, gpu, point.tp, efficiency or efficiency_of(gpu, model.weight_dtype))
-    capacity = roofline.kv_capacity_tokens(point.engine.gpu_memory_utilization)
-    if capacity <= 0:
-        needed, there = model.weight_bytes / 2**30, gpu.memory_bytes * point.tp / 2**30
-        raise Infeasible(
-            f"{model.name} doesn't fit {point.name}",
-            f"its weights take {needed:.1f} GiB of {there:.1f} GiB, and the KV cache and workspace need room",
-            "use a larger tensor parallel degree, a larger GPU or a smaller weight format",
-        )
+    capacity = checked_capacity(roofline, point)
     samples = tuple(
         Sample(script.name, batch, roofline.step_s(batch))
         for script in design(point.engine, min(SETUP_TOKENS, capacity))
@@ -111,3 +104,17 @@ def estimate(
     )
     assumptions = asdict(roofline.efficiency)
     return ProfileResult("estimate", Provenance.ESTIMATED, samples, capacity, assumptions=assumptions)
+
+
+def checked_capacity(roofline: Roofline, point: OperatingPoint) -> int:
+    """Return the tokens that the KV cache holds at an operating point, or raise Infeasible."""
+    capacity = roofline.kv_capacity_tokens(point.engine.gpu_memory_utilization)
+    if capacity <= 0:
+        needed = roofline.model.weight_bytes / 2**30
+        there = roofline.gpu.memory_bytes * point.tp / 2**30
+        raise Infeasible(
+            f"{roofline.model.name} doesn't fit {point.name}",
+            f"its weights take {needed:.1f} GiB of {there:.1f} GiB, and the KV cache and workspace need room",
+            "use a larger tensor parallel degree, a larger GPU or a smaller weight format",
+        )
+    return capacity

@@ -19,14 +19,13 @@ look-ups are its own bandwidth formula (`table_share` says what part of the time
 
 from dataclasses import asdict, dataclass, replace
 
-from hgpu.core.errors import Infeasible
 from hgpu.core.gpu import GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.core.provenance import Provenance
 from hgpu.profilers.design import Script, batches, design
 from hgpu.profilers.efficiency import Efficiency
-from hgpu.profilers.estimate import Roofline
+from hgpu.profilers.estimate import Roofline, checked_capacity
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import Sample
 from hgpu.profilers.silicon_tables import kernels, speaking_of
@@ -57,7 +56,8 @@ def silicon(model: ModelSpec, source: str, gpu: GpuType, point: OperatingPoint) 
     """
     overheads = Overheads()
     timed = kernels(model, source, gpu, point.tp)
-    capacity = _kv_capacity_tokens(model, gpu, point, overheads)
+    memory = replace(Efficiency(), workspace_bytes=overheads.workspace_bytes)
+    capacity = checked_capacity(Roofline(model, gpu, point.tp, memory), point)
     samples: list[Sample] = []
     parts: list[tuple[float, str]] = []
     with speaking_of(f"{model.name} on {point.name}"):
@@ -93,17 +93,3 @@ def _scripts(engine: EngineOptions, capacity: int) -> list[Script]:
         extra.append(Script(f"mixed-{seqs}x{context}+{tokens}", seqs, context, 8, tokens))
     scripts = [*design(engine, min(SETUP_TOKENS, capacity)), *extra]
     return list({script.name: script for script in scripts}.values())
-
-
-def _kv_capacity_tokens(model: ModelSpec, gpu: GpuType, point: OperatingPoint, overheads: Overheads) -> int:
-    efficiency = replace(Efficiency(), workspace_bytes=overheads.workspace_bytes)
-    roofline = Roofline(model, gpu, point.tp, efficiency)
-    capacity = roofline.kv_capacity_tokens(point.engine.gpu_memory_utilization)
-    if capacity <= 0:
-        needed, there = model.weight_bytes / 2**30, gpu.memory_bytes * point.tp / 2**30
-        raise Infeasible(
-            f"{model.name} doesn't fit {point.name}",
-            f"its weights take {needed:.1f} GiB of {there:.1f} GiB, and the KV cache and workspace need room",
-            "use a larger tensor parallel degree, a larger GPU or a smaller weight format",
-        )
-    return capacity

@@ -2,17 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from tests_types import MELANGE_TOY as TOY
 from tests_types import Run
 
-TOY = {
-    "gpu_info": {
-        "A10G": {"cost": 1.01, "tputs": [[2, 1], [5, 2]]},
-        "A100-80GB": {"cost": 3.67, "tputs": [[20, 20], [40, 20]]},
-    },
-    "workload_distribution": [[0.2, 0.1], [0.5, 0.2]],
-    "total_request_rate": 30.0,
-    "slice_factor": 1,
-}
 KEYS = {
     "status",
     "cost_usd_per_hour",

@@ -5,22 +5,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_types import MELANGE_TOY as TOY
 
 from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.offer import Market, Offer
 from hgpu.core.operating_point import OperatingPoint
 from hgpu.solvers.allocation import Column, Limit, Problem, only_gpu, solve
 from hgpu.solvers.melange import read_melange
-
-TOY = {
-    "gpu_info": {
-        "A10G": {"cost": 1.01, "tputs": [[2, 1], [5, 2]]},
-        "A100-80GB": {"cost": 3.67, "tputs": [[20, 20], [40, 20]]},
-    },
-    "workload_distribution": [[0.2, 0.1], [0.5, 0.2]],
-    "total_request_rate": 30.0,
-    "slice_factor": 1,
-}
 
 
 def column(name: str, price: float, capacity: tuple[float, ...], gpus: int = 1) -> Column:
