@@ -25,7 +25,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto -m "not vllm"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not vllm"
 
 test-vllm: $(VENV_VLLM)/.installed
 	$(BIN_VLLM)/python -m pytest -m vllm --durations=10

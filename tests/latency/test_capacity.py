@@ -60,7 +60,7 @@ def test_memory_bounds_the_rate_where_latency_does_not() -> None:
     assert 0 < small < 0.2 * large
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 4000),
     st.integers(1, 2000),
@@ -83,7 +83,7 @@ def test_a_looser_objective_never_lowers_the_capacity(
     assert math.isfinite(loose)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 2000), st.integers(2, 1000), st.floats(1.05, 3.0))
 def test_a_faster_engine_never_has_less_capacity(
     input_tokens: int, output_tokens: int, factor: float

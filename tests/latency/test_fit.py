@@ -62,7 +62,7 @@ def test_too_few_samples_are_refused() -> None:
     assert caught.value.exit_code == 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.floats(0.0, 0.6))
 def test_predictions_are_positive_and_never_fall_with_a_larger_batch(seed: int, noise: float) -> None:
     step = fit(samples_of(TRUE, noise, seed), MODEL, 1, Provenance.MEASURED).latency.step
