@@ -80,15 +80,18 @@ def choose(
     for artifact in named:
         if is_of(artifact, model, point):
             return Choice(NAMED, artifact, differing(artifact.payload.point.engine, point.engine))
+    passed_over = ""
     for source in SOURCES if wanted == AUTO else (wanted,):
         try:
             found = SOURCES[source](root, model, point)
-        except InputError:
+        except InputError as error:
             if wanted != AUTO or source not in OPTIONAL:
                 raise
+            passed_over = f"{source} passed over: {error.what}"
             continue
         if found is not None:
-            return Choice(source, found, differing(found.payload.point.engine, point.engine))
+            notes = (differing(found.payload.point.engine, point.engine), passed_over)
+            return Choice(source, found, "; ".join(note for note in notes if note))
     raise Infeasible(
         f"no latency model of {model.name} on {point.name} in {point.dtype}",
         f"source '{wanted}' has none",
