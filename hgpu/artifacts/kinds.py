@@ -25,7 +25,7 @@ KINDS = {
     for kind in (
         Kind("profile", 1, ProfilePayload),
         Kind("latency", 1, LatencyPayload),
-        Kind("plan", 1, PlanPayload),
+        Kind("plan", 2, PlanPayload),
         Kind("deployment", 1, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
     )

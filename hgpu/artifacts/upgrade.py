@@ -8,8 +8,31 @@ from hgpu.core.errors import ArtifactError
 Document = dict[str, Any]
 Upgrade = Callable[[Document], Document]
 
+
+def _plan_1(document: Document) -> Document:
+    """Version 2 adds what binds and what was proved, tiers, and the bounds of a routing row's bucket."""
+    old = document["payload"]
+    buckets = old["workload"]["buckets"] if old["workload"] else [{}] * len(old["routing"])
+    bounds = ("input_low", "input_high", "output_low", "output_high")
+    payload = {
+        **old,
+        "idle_usd_per_hour": 0.0,
+        "served": 1.0,
+        "confidence": 0.5,
+        "tiers": [],
+        "explanation": None,
+        "proof": None,
+        "allocation": [{**row, "safety_factor": 1.0} for row in old["allocation"]],
+        "routing": [
+            {**row, "tier": "", **{name: bucket.get(name) for name in bounds}}
+            for row, bucket in zip(old["routing"], buckets, strict=True)
+        ],
+    }
+    return {**document, "payload": payload}
+
+
 # (kind, version it reads) -> a pure function that returns the document one version later
-UPGRADES: Mapping[tuple[str, int], Upgrade] = {}
+UPGRADES: Mapping[tuple[str, int], Upgrade] = {("plan", 1): _plan_1}
 
 
 def upgraded(

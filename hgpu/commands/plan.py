@@ -12,7 +12,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def plan(
-    spec: Annotated[Path | None, typer.Argument(help="Spec file; write one with `hgpu init serve`.")] = None,
+    spec: Annotated[
+        list[Path] | None, typer.Argument(help="Spec files; several are planned together and share limits.")
+    ] = None,
     latency: Annotated[
         list[str] | None, typer.Option(help="Latency model: path, digest, @ref or latest. May be repeated.")
     ] = None,
@@ -26,6 +28,19 @@ def plan(
     melange: Annotated[
         Path | None, typer.Option(help="Plan a published Mélange configuration instead.")
     ] = None,
+    confidence: Annotated[
+        float,
+        typer.Option(min=0.5, max=0.999, help="That steps are no slower than planned; 0.5: as predicted."),
+    ] = 0.9,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what binds, what it is worth, and the runner-up.")
+    ] = False,
+    current: Annotated[str, typer.Option(help="The plan that runs now: path, digest or @ref.")] = "",
+    change_cost: Annotated[
+        float,
+        typer.Option(min=0.0, help="USD/h that each start or stop of an engine counts for."),
+    ] = 0.0,
+    png: Annotated[Path | None, typer.Option(help="Draw the sweep into this file.")] = None,
     gap: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Accept answers this close to the optimum.")
     ] = 0.0,
@@ -39,12 +54,13 @@ def plan(
 
     Example: hgpu plan spec.yaml --sweep rate=1,4,16,64 --sweep slo.tpot_ms=40,120
     """
-    from hgpu.commands.planning import melange_plan, spec_plans
+    from hgpu.commands.planning import Asked, melange_plan, spec_plans
     from hgpu.core.errors import InputError
     from hgpu.report.output import print_json
-    from hgpu.report.plan import cell_json, plan_json, print_plan, print_sweep
+    from hgpu.report.plan import plan_json, print_plan
+    from hgpu.report.sweep import cell_json, draw_sweep, print_sweep
 
-    if (spec is None) == (melange is None):
+    if bool(spec) == (melange is not None):
         raise InputError(
             "what to plan isn't clear", "one of SPEC and --melange is needed", "try hgpu plan spec.yaml"
         )
@@ -52,15 +68,30 @@ def plan(
         artifact = melange_plan(melange, results)
         print_json(plan_json(artifact)) if json else print_plan(artifact)
         return
-    assert spec is not None
-    cells = spec_plans(spec, sweep or [], results, latency or [], estimate, gap, time_limit)
-    if not sweep:
-        cell = cells[0]
-        if cell.error is not None:
-            raise cell.error
-        assert cell.artifact is not None
-        print_json(plan_json(cell.artifact)) if json else print_plan(cell.artifact)
-    elif json:
-        print_json({"sweep": [cell_json(cell) for cell in cells]})
+    asked = Asked(
+        spec or [],
+        results,
+        latency or [],
+        estimate,
+        gap,
+        time_limit,
+        confidence,
+        explain,
+        current,
+        change_cost,
+    )
+    if sweep and len(asked.specs) > 1:
+        raise InputError("a sweep is of one spec", f"{len(asked.specs)} are given", "sweep one at a time")
+    cells = spec_plans(asked, sweep or [])
+    if png is not None:
+        draw_sweep(cells, png)
+    if sweep:
+        print_json({"sweep": [cell_json(cell) for cell in cells]}) if json else print_sweep(cells)
+        return
+    plans = [cell.plan for cell in cells]
+    documents = [plan_json(artifact) for artifact in plans]
+    if json:
+        print_json(documents[0] if len(documents) == 1 else {"plans": documents})
     else:
-        print_sweep(cells)
+        for artifact in plans:
+            print_plan(artifact)

@@ -1,44 +1,53 @@
-"""What `hgpu plan` calls: load a spec and its latency models, plan each cell, save the plans."""
+"""What `hgpu plan` calls: load specs and their latency models, plan each cell, save the plans."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hgpu.artifacts.digest import file_digest
 from hgpu.artifacts.manifest import Environment, InputRef
 from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.offers import price_date
-from hgpu.core.errors import Infeasible
+from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.provenance import Provenance
+from hgpu.latency.confidence import safety_factor
 from hgpu.latency.select import Selection, select_latency
 from hgpu.report.output import note
+from hgpu.solvers.demand import Candidates, Change, Demand
+from hgpu.solvers.explain import explain
 from hgpu.solvers.melange import read_melange
-from hgpu.solvers.plan import Candidates, Planned, make_plan, plan_of_problem
+from hgpu.solvers.plan import Planned, make_plans, plan_of_problem
 from hgpu.solvers.sweep import Cell, combinations
 from hgpu.specs.load import load_spec
 from hgpu.specs.service import Service, service_of
 
 
-def spec_plans(
-    path: Path,
-    sweeps: Sequence[str],
-    root: Path,
-    refs: Sequence[str],
-    estimate: bool,
-    gap: float,
-    time_limit_s: float,
-) -> list[Cell]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user wants planned, and how."""
+
+    specs: Sequence[Path]
+    root: Path
+    refs: Sequence[str] = ()
+    estimate: bool = False
+    gap: float = 0.0
+    time_limit_s: float = 60.0
+    confidence: float = 0.9
+    explain: bool = False
+    current: str = ""
+    change_usd_per_hour: float = 0.0
+
+
+def spec_plans(asked: Asked, sweeps: Sequence[str] = ()) -> list[Cell]:
     """Plan every combination of swept values; an infeasible one keeps its reason."""
     cells = []
     said: set[str] = set()
     for values in combinations(sweeps):
-        service = service_of(load_spec(path, values))
-        selection = select_latency(root, service.model, service.points, refs, estimate)
-        _say_sources(selection, said)
         try:
-            planned = make_plan(service, _candidates(selection), gap, time_limit_s)
-            cells.append(Cell(values, _save(root, service, selection, planned, {"gap": gap})))
+            cells += [Cell(values, artifact) for artifact in _plans(asked, values, said)]
         except Infeasible as error:
             cells.append(Cell(values, None, error))
     return cells
@@ -52,23 +61,54 @@ def melange_plan(path: Path, root: Path) -> Artifact[PlanPayload]:
     return save(root, draft)
 
 
-def _candidates(selection: Selection) -> Candidates:
-    models = {point: artifact.payload.latency for point, artifact in selection.chosen.items()}
-    return Candidates(models, selection.refused)
+def _plans(asked: Asked, values: dict[str, Any], said: set[str]) -> list[Artifact[PlanPayload]]:
+    """Plan all specs together and keep a plan of each."""
+    services = [service_of(load_spec(path, values)) for path in asked.specs]
+    selections = [
+        select_latency(asked.root, service.model, service.points, asked.refs, asked.estimate)
+        for service in services
+    ]
+    keys = [path.stem for path in asked.specs] if len(services) > 1 else [""]
+    if len(set(keys)) < len(keys):
+        raise InputError("two specs have the same file name", ", ".join(keys), "name them apart")
+    demands = []
+    for service, selection, key in zip(services, selections, keys, strict=True):
+        _say_sources(selection, asked.confidence, said)
+        models = {point: artifact.payload.latency for point, artifact in selection.chosen.items()}
+        demands.append(Demand(service, Candidates(models, selection.refused, asked.confidence), key))
+    planned = make_plans(demands, asked.gap, asked.time_limit_s, _change(asked, keys))
+    if asked.explain:
+        planned = [_explained(plan, demand, asked.gap) for plan, demand in zip(planned, demands, strict=True)]
+    return [
+        _save(asked, service, selection, plan)
+        for service, selection, plan in zip(services, selections, planned, strict=True)
+    ]
 
 
-def _save(
-    root: Path, service: Service, selection: Selection, planned: Planned, options: dict[str, Any]
-) -> Artifact[PlanPayload]:
+def _explained(planned: Planned, demand: Demand, gap: float) -> Planned:
+    payload = planned.payload.model_copy(update={"explanation": explain(demand, gap)})
+    return Planned(payload, planned.allocation, planned.timings)
+
+
+def _change(asked: Asked, keys: Sequence[str]) -> Change | None:
+    """Return what runs now, from the plan that it was launched with."""
+    if not asked.current:
+        return None
+    plan: Artifact[PlanPayload] = resolve(asked.root, asked.current, "plan")
+    running = {(keys[0], row.offer, row.region, row.point): row.engines for row in plan.payload.allocation}
+    return Change(running, asked.change_usd_per_hour)
+
+
+def _save(asked: Asked, service: Service, selection: Selection, planned: Planned) -> Artifact[PlanPayload]:
     inputs = [artifact.as_input(f"latency {point.name}") for point, artifact in selection.chosen.items()]
     return save(
-        root,
+        asked.root,
         Draft(
             "plan",
             f"{service.name}-{service.workload.rate_rps:g}rps",
             planned.payload,
             inputs=[*inputs, *service.files],
-            options=options,
+            options={"gap": asked.gap, "confidence": asked.confidence},
             environment=Environment(
                 price_date=price_date(service.offers), model_revision=service.model.digest[:12]
             ),
@@ -77,16 +117,17 @@ def _save(
     )
 
 
-def _say_sources(selection: Selection, said: set[str]) -> None:
+def _say_sources(selection: Selection, confidence: float, said: set[str]) -> None:
     """Tell once, on stderr, which latency model stands behind each operating point."""
     for point, artifact in selection.chosen.items():
         latency = artifact.payload.latency
-        what = (
-            f"error {latency.median_error:.1%}"
-            if latency.provenance is Provenance.FITTED
-            else "no measurement"
+        measured = latency.provenance is Provenance.FITTED
+        what = f"error {latency.median_error:.1%}" if measured else "no measurement"
+        factor = safety_factor(latency, confidence)
+        line = (
+            f"{point.name}: {latency.provenance} latency model {artifact.short} ({what}; "
+            f"steps taken {factor - 1:.0%} slower, confidence {confidence:g})"
         )
-        line = f"{point.name}: {latency.provenance} latency model {artifact.short} ({what})"
         if line not in said:
             said.add(line)
             note(line)

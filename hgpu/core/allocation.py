@@ -8,30 +8,19 @@ from hgpu.core.operating_point import OperatingPoint
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """`count` machines of one offer, all running engines at one operating point.
+    """Engines at one operating point on machines of one offer.
 
-    `load_engines` is the work that the pool carries, in fully used engines.
+    `machines` hold them, and may hold engines of other pools too: `usd_per_hour` is this pool's part
+    of their price, by GPUs in use. `load_engines` is the work that it carries, in fully used engines.
     """
 
     offer: Offer
     point: OperatingPoint
-    count: int
+    machines: int
+    engines: int
     load_engines: float
-
-    @property
-    def engines_per_machine(self) -> int:
-        """Engines that fit on one machine."""
-        return self.offer.gpu_count // self.point.tp
-
-    @property
-    def engines(self) -> int:
-        """Engines of the whole pool."""
-        return self.count * self.engines_per_machine
-
-    @property
-    def usd_per_hour(self) -> float:
-        """Cost of the pool."""
-        return self.count * self.offer.usd_per_hour
+    usd_per_hour: float
+    service: str = ""
 
     @property
     def utilization(self) -> float:
@@ -40,13 +29,28 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Rental:
+    """Machines of one offer for one service."""
+
+    offer: Offer
+    machines: int
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Allocation:
-    """Pools, and the share of each bucket (row) that each pool (column) serves."""
+    """Pools, the share of each bucket (row) that each pool (column) serves, and the machines.
+
+    `idle_usd_per_hour` is the price of reserved machines that are paid for and not used.
+    """
 
     pools: tuple[Pool, ...]
     shares: tuple[tuple[float, ...], ...] = field(default=())
+    rentals: tuple[Rental, ...] = field(default=())
+    idle_usd_per_hour: float = 0.0
 
     @property
     def usd_per_hour(self) -> float:
         """Cost of the fleet."""
-        return sum(pool.usd_per_hour for pool in self.pools)
+        rented = sum(rental.machines * rental.offer.usd_per_hour for rental in self.rentals)
+        return rented + self.idle_usd_per_hour

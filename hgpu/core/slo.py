@@ -22,3 +22,12 @@ class Slo:
     ttft: Objective | None = None
     tpot: Objective | None = None
     e2e: Objective | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A part of the requests with objectives of its own; its `share` is of every length bucket."""
+
+    name: str
+    share: float
+    slo: Slo

@@ -14,7 +14,7 @@ from hgpu.artifacts.store import Artifact, Draft, load
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.model import ModelSpec
-from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.operating_point import Mode, OperatingPoint
 from hgpu.core.provenance import Provenance
 from hgpu.latency.fit import fit
 from hgpu.profilers.estimate import estimate
@@ -22,6 +22,7 @@ from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import Sample, from_parquet, noise_of, to_parquet
 
 LatencyArtifact = Artifact[LatencyPayload]
+ESTIMATED_MODES = (Mode.MIXED,)  # the others need a measured latency model
 REQUEST_S = "request_s"  # among a profile's assumptions, where the profiler measured it
 
 
@@ -48,6 +49,9 @@ def select_latency(
         if point in chosen:
             continue
         found = None if only_estimates else _newest(root, model, point)
+        if found is None and point.mode not in ESTIMATED_MODES:
+            refused[point] = f"there is no latency model of mode '{point.mode}', and none can be estimated"
+            continue
         try:
             chosen[point] = found or estimated(root, model, point)
         except Infeasible as error:

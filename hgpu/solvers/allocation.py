@@ -3,141 +3,76 @@
 Mélange (arXiv 2404.14527, section 5) packs slices of request rate into GPUs with one binary
 variable per slice and GPU. Slices of a bucket are interchangeable and a router can split a
 rate at will, so here a *continuous* share of each bucket goes to each column (an offer running
-one operating point) and only the machine counts are integers:
-
-    min  Σ_c price_c · n_c
-    s.t. Σ_c x_bc = 1                                  every bucket is served
-         Σ_b rate_b · x_bc / capacity_bc ≤ engines_c · n_c   no engine beyond its capacity
-         Σ_{c in group} weight_c · n_c ≤ limit          caps
-         x_bc ≥ 0, only where capacity_bc > 0;  n_c ∈ ℕ
-
+one operating point) and only the counts are integers (`hgpu/solvers/model.py` has the equations).
 It has no symmetric solutions, is exact, and never costs more than the sliced form.
+
+Buckets and columns are sorted before anything is built, and HiGHS runs on one thread: the order of
+the inputs doesn't matter, and the same inputs give the same answer, ties included.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from dataclasses import replace
 
-from hgpu.core.allocation import Allocation, Pool
-from hgpu.core.errors import HgpuError, Infeasible
-from hgpu.core.offer import Offer
-from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.errors import Infeasible
+from hgpu.solvers.extraction import allocation_of
+from hgpu.solvers.highs import Answer, Outcome, minimize
+from hgpu.solvers.model import Layout, layout_of
+from hgpu.solvers.order import reordered, sorted_problem
+from hgpu.solvers.problem import Problem, Solution, Status
+from hgpu.solvers.relaxations import raise_infeasible
 
-SHARE_FLOOR = 1e-9  # smaller shares are the solver's rounding
-
-
-class Status(StrEnum):
-    """What the solver says of its answer."""
-
-    OPTIMAL = "optimal"  # proven within the gap
-    FEASIBLE = "feasible"  # the time limit struck first; the bound says how far off it may be
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """An offer whose machines run engines at one operating point.
-
-    `capacity_rps` has a rate per bucket for one engine, 0 where it can't serve the bucket.
-    """
-
-    offer: Offer
-    point: OperatingPoint
-    capacity_rps: tuple[float, ...]
-
-    @property
-    def engines_per_machine(self) -> int:
-        """Engines that fit on one machine."""
-        return self.offer.gpu_count // self.point.tp
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """Σ weights[column] · machines ≤ at_most (or ≥ at_least), with the name that users gave it."""
-
-    name: str
-    weights: Mapping[int, float]
-    at_most: float | None = None
-    at_least: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Rates by bucket, the columns that may serve them, and limits on the columns' counts."""
-
-    bucket_names: tuple[str, ...]
-    rates_rps: tuple[float, ...]
-    columns: tuple[Column, ...]
-    limits: tuple[Limit, ...] = ()
-    gap: float = 0.0
-    time_limit_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """An allocation with the solver's own account of it."""
-
-    allocation: Allocation
-    status: Status
-    bound_usd_per_hour: float
-    variables: int
-    constraints: int
-    build_s: float
-    solve_s: float
-
-    @property
-    def gap(self) -> float:
-        """How much cheaper, at most, any allocation could be, as a part of this one's cost."""
-        cost = self.allocation.usd_per_hour
-        return max(0.0, (cost - self.bound_usd_per_hour) / cost) if cost else 0.0
+SERVED_SLACK = 1e-7  # relative: what the cheapest way to serve as much may lose of it
 
 
 def solve(problem: Problem) -> Solution:
-    """Return the cheapest allocation.
+    """Return the cheapest allocation, or with a budget the one that serves most, cheapest among equals.
 
-    Raises Infeasible naming the bucket that nobody serves or the limits that can't hold.
+    Raises Infeasible naming the bucket that nobody serves, or the limits that can't hold and the least
+    by which one would have to be raised.
     """
     _check_served(problem)
+    ordered, buckets = sorted_problem(problem)
     started = time.perf_counter()
-    model, counts, shares = _build(problem)
+    layout = layout_of(ordered)
     built = time.perf_counter()
-    status, bound = _run(model, problem)
+    answer = minimize(layout.matrix, problem.gap, problem.time_limit_s)
+    if answer.outcome is Outcome.INFEASIBLE:
+        raise_infeasible(ordered)
+    served = 1.0
+    if layout.served is not None:
+        served = float(answer.values[layout.served])
+        ordered, layout, answer = _cheapest_of_most(ordered, served)
+    allocation = allocation_of(ordered, layout, answer)
     solved = time.perf_counter()
-    machines = [round(count.value() or 0.0) for count in counts]
-    allocation = _allocation(problem, machines, shares)
+    cost = allocation.usd_per_hour
     return Solution(
-        allocation,
-        status,
-        min(bound, allocation.usd_per_hour),
-        model.numVariables(),
-        model.numConstraints(),
+        reordered(allocation, buckets),
+        Status.OPTIMAL if answer.outcome is Outcome.PROVEN else Status.FEASIBLE,
+        cost - max(0.0, answer.cost - answer.bound),
+        layout.matrix.variables,
+        layout.matrix.rows,
         built - started,
         solved - built,
+        served,
     )
 
 
 def only_gpu(problem: Problem, gpu: str) -> Problem:
     """Return the problem with the columns of one GPU type, limits kept."""
     kept = [number for number, column in enumerate(problem.columns) if column.point.gpu == gpu]
+    return with_columns(problem, kept)
+
+
+def with_columns(problem: Problem, kept: list[int]) -> Problem:
+    """Return the problem with some of its columns, in this order, limits kept."""
     position = {old: new for new, old in enumerate(kept)}
     limits = tuple(
-        Limit(
-            limit.name,
-            {position[c]: w for c, w in limit.weights.items() if c in position},
-            limit.at_most,
-            limit.at_least,
-        )
+        replace(limit, weights={position[c]: w for c, w in limit.weights.items() if c in position})
         for limit in problem.limits
     )
-    return Problem(
-        problem.bucket_names,
-        problem.rates_rps,
-        tuple(problem.columns[c] for c in kept),
-        limits,
-        problem.gap,
-        problem.time_limit_s,
-    )
+    running = {position[c]: count for c, count in problem.running.items() if c in position}
+    columns = tuple(problem.columns[c] for c in kept)
+    return replace(problem, columns=columns, limits=limits, running=running)
 
 
 def _check_served(problem: Problem) -> None:
@@ -150,99 +85,14 @@ def _check_served(problem: Problem) -> None:
             )
 
 
-def _build(problem: Problem) -> tuple[Any, list[Any], dict[tuple[int, int], Any]]:
-    import pulp
-
-    model = pulp.LpProblem("allocation", pulp.LpMinimize)
-    counts = [model.add_variable(f"n{c}", lowBound=0, cat="Integer") for c in range(len(problem.columns))]
-    model += pulp.LpAffineExpression(
-        [(counts[c], column.offer.usd_per_hour) for c, column in enumerate(problem.columns)]
+def _cheapest_of_most(problem: Problem, served: float) -> tuple[Problem, Layout, Answer]:
+    """The cheapest way to serve as much of the mix as the budget can buy."""
+    if served <= SERVED_SLACK:
+        raise_infeasible(replace(problem, budget_usd_per_hour=None), "the budget buys no machine")
+    scale = served * (1 - SERVED_SLACK)
+    scaled = replace(
+        problem, rates_rps=tuple(rate * scale for rate in problem.rates_rps), budget_usd_per_hour=None
     )
-    shares = {
-        (b, c): model.add_variable(f"x{b}_{c}", lowBound=0)
-        for c, column in enumerate(problem.columns)
-        for b, capacity in enumerate(column.capacity_rps)
-        if capacity > 0 and problem.rates_rps[b] > 0
-    }
-    for b, rate in enumerate(problem.rates_rps):
-        if rate > 0:
-            served = [(shares[b, c], 1.0) for c in range(len(counts)) if (b, c) in shares]
-            model += pulp.LpAffineExpression(served) == 1
-    for c, column in enumerate(problem.columns):
-        load = [
-            (shares[b, c], rate / column.capacity_rps[b])
-            for b, rate in enumerate(problem.rates_rps)
-            if (b, c) in shares
-        ]
-        model += pulp.LpAffineExpression([*load, (counts[c], -float(column.engines_per_machine))]) <= 0
-    for limit in problem.limits:
-        total = pulp.LpAffineExpression([(counts[c], weight) for c, weight in limit.weights.items()])
-        if limit.at_most is not None:
-            model += total <= limit.at_most
-        if limit.at_least is not None:
-            model += total >= limit.at_least
-    return model, counts, shares
-
-
-def _run(model: Any, problem: Problem) -> tuple[Status, float]:
-    import pulp
-
-    solver = pulp.HiGHS(msg=False, timeLimit=problem.time_limit_s, gapRel=problem.gap, threads=1)
-    code = model.solve(solver)
-    if code == pulp.LpStatusInfeasible:
-        _raise_infeasible(problem)
-    if model.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
-        raise HgpuError(
-            "the solver found no allocation",
-            f"HiGHS ended with '{pulp.LpStatus[code]}' after at most {problem.time_limit_s:g} s",
-            "raise --time-limit, or reduce the offers and buckets",
-        )
-    info = model.solverModel.getInfo()
-    proven = model.sol_status == pulp.LpSolutionOptimal
-    bound = info.mip_dual_bound if info.mip_node_count >= 0 else info.objective_function_value
-    return (Status.OPTIMAL if proven else Status.FEASIBLE), float(bound)
-
-
-def _raise_infeasible(problem: Problem) -> None:
-    """Say which limit binds: the one without which the rest can be met, where there is one."""
-    alone = [limit.name for limit in problem.limits if _feasible_without(problem, limit)]
-    why = (
-        f"limit {' or '.join(alone)} alone stands in the way"
-        if alone
-        else "several limits together forbid it"
-    )
-    raise Infeasible(
-        "no allocation serves the workload within the limits",
-        f"{why} (limits: {', '.join(limit.name for limit in problem.limits)})",
-        f"raise {alone[0] if alone else 'the limits'}, lower the rate, or allow more offers",
-    )
-
-
-def _feasible_without(problem: Problem, dropped: Limit) -> bool:
-    import pulp
-
-    rest = tuple(limit for limit in problem.limits if limit is not dropped)
-    model, _, _ = _build(Problem(problem.bucket_names, problem.rates_rps, problem.columns, rest))
-    code = model.solve(pulp.HiGHS(msg=False, timeLimit=problem.time_limit_s, threads=1))
-    return bool(code == pulp.LpStatusOptimal)
-
-
-def _allocation(
-    problem: Problem, machines: Sequence[int], shares: Mapping[tuple[int, int], Any]
-) -> Allocation:
-    used = [c for c, count in enumerate(machines) if count]
-    matrix = []
-    for b, rate in enumerate(problem.rates_rps):
-        raw = [max(0.0, shares[b, c].value() or 0.0) if (b, c) in shares else 0.0 for c in used]
-        raw = [share if share > SHARE_FLOOR else 0.0 for share in raw]
-        matrix.append(tuple(share / sum(raw) for share in raw) if rate > 0 else tuple(0.0 for _ in raw))
-    pools = []
-    for position, c in enumerate(used):
-        column = problem.columns[c]
-        load = sum(
-            problem.rates_rps[b] * matrix[b][position] / column.capacity_rps[b]
-            for b in range(len(matrix))
-            if matrix[b][position]
-        )
-        pools.append(Pool(column.offer, column.point, machines[c], load))
-    return Allocation(tuple(pools), tuple(matrix))
+    layout = layout_of(scaled)
+    answer = minimize(layout.matrix, problem.gap, problem.time_limit_s)
+    return scaled, layout, answer

@@ -1,51 +1,91 @@
-"""Limits of a spec as limits on the counts of columns."""
+"""Limits of specs as limits on the counts of columns.
 
-from collections.abc import Sequence
+A limit's name says what it counts: `gpus` or `machines` (all of them), `cpu_cores`, a GPU type (its
+GPUs), an offer, a cloud, a region or a market (their machines), or one of these in one region, as
+`L4@us-central1`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 
 from hgpu.catalog.gpus import resolve_gpu
-from hgpu.core.errors import UnknownName
-from hgpu.solvers.allocation import Column, Limit
+from hgpu.core.errors import InputError, UnknownName
+from hgpu.core.offer import Market, Offer
+from hgpu.solvers.problem import Column, Limit, Unit
 from hgpu.specs.service import Service
 
-CPU_CORES = "cpu_cores"
+Weight = Callable[[Offer], float]
+TOTALS: dict[str, Weight] = {
+    "gpus": lambda offer: float(offer.gpu_count),
+    "machines": lambda offer: 1.0,
+    "cpu_cores": lambda offer: float(resolve_gpu(offer.gpu).cores),
+}
 
 
-def limits_of(service: Service, columns: Sequence[Column]) -> list[Limit]:
-    """Return the caps of the spec and of its offers, and the least number of engines.
+def limits_of(services: Mapping[str, Service], columns: Sequence[Column]) -> list[Limit]:
+    """Return the caps of the specs, which the services share, those of the offers, and the least engines.
 
-    Raises UnknownName for a limit on something that the service doesn't have.
+    Raises UnknownName for a limit on something that no service has, and InputError where two give
+    one limit two values.
     """
-    limits = [_limit(name, at_most, service, columns) for name, at_most in service.limits.items()]
-    for offer in service.offers:
+    limits = [
+        _limit(name, at_most, list(services.values()), columns)
+        for name, at_most in _shared(list(services.values())).items()
+    ]
+    for offer in dict.fromkeys(offer for service in services.values() for offer in service.offers):
         if offer.available is not None:
             mine = {c: 1.0 for c, column in enumerate(columns) if column.offer == offer}
-            limits.append(Limit(f"{offer.name} available: {offer.available}", mine, at_most=offer.available))
-    if service.min_engines > 1:
-        engines = {c: float(column.engines_per_machine) for c, column in enumerate(columns)}
-        limits.append(Limit(f"min_engines: {service.min_engines}", engines, at_least=service.min_engines))
+            name = f"{offer.name}@{offer.region} available: {offer.available}"
+            limits.append(Limit(name, mine, at_most=offer.available))
+    for key, service in services.items():
+        if service.min_engines > 1:
+            mine = {c: 1.0 for c, column in enumerate(columns) if column.service == key}
+            name = " ".join(part for part in (key, f"min_engines: {service.min_engines}") if part)
+            limits.append(Limit(name, mine, at_least=service.min_engines, unit=Unit.ENGINES))
     return limits
 
 
-def _limit(name: str, at_most: int, service: Service, columns: Sequence[Column]) -> Limit:
-    """A limit on cores, on the GPUs of a type, or on the machines of an offer or a cloud."""
-    label = f"{name}: {at_most}"
-    if name == CPU_CORES:
-        cores = {c: float(resolve_gpu(column.offer.gpu).cores) for c, column in enumerate(columns)}
-        return Limit(label, cores, at_most)
-    known = {offer.name for offer in service.offers} | {offer.cloud for offer in service.offers}
-    if name in known:
-        return Limit(
-            label,
-            {c: 1.0 for c, col in enumerate(columns) if name in (col.offer.name, col.offer.cloud)},
-            at_most,
-        )
-    gpus = {point.gpu for point in service.points}
+def _shared(services: Sequence[Service]) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for service in services:
+        for name, at_most in service.limits.items():
+            if limits.setdefault(name, at_most) != at_most:
+                raise InputError(
+                    f"two specs disagree about the limit '{name}'",
+                    f"one says {limits[name]}, another {at_most}, and they share it",
+                    "write the same value into both, or the limit into one of them only",
+                )
+    return limits
+
+
+def _limit(name: str, at_most: int, services: Sequence[Service], columns: Sequence[Column]) -> Limit:
+    what, _, region = name.partition("@")
+    offers = [offer for service in services for offer in service.offers]
+    if region and region not in {offer.region for offer in offers}:
+        raise UnknownName("region", region, {offer.region for offer in offers})
+    weight = _weight(what, offers)
+    weights = {
+        c: weight(column.offer)
+        for c, column in enumerate(columns)
+        if region in ("", column.offer.region) and weight(column.offer)
+    }
+    return Limit(f"{name}: {at_most}", weights, at_most)
+
+
+def _weight(what: str, offers: Sequence[Offer]) -> Weight:
+    """Return what a machine of an offer counts for."""
+    if what in TOTALS:
+        return TOTALS[what]
+    names = {name for offer in offers for name in _names(offer)}
+    if what in names or what in set(Market):
+        return lambda offer: float(what in _names(offer))
+    gpus = {offer.gpu for offer in offers}
     try:
-        gpu = resolve_gpu(name).name
+        gpu = resolve_gpu(what).name
     except UnknownName as error:
-        raise UnknownName("limit", name, known | gpus | {CPU_CORES}) from error
-    return Limit(
-        label,
-        {c: float(col.offer.gpu_count) for c, col in enumerate(columns) if col.offer.gpu == gpu},
-        at_most,
-    )
+        raise UnknownName("limit", what, {*names, *gpus, *TOTALS}) from error
+    return lambda offer: float(offer.gpu_count * (offer.gpu == gpu))
+
+
+def _names(offer: Offer) -> tuple[str, ...]:
+    """What its machines can be counted by."""
+    return (offer.name, offer.cloud, offer.region, str(offer.market))

@@ -11,7 +11,7 @@ from hgpu.artifacts.manifest import Strict
 from hgpu.core.errors import InputError
 from hgpu.core.offer import Market, Offer
 from hgpu.core.operating_point import OperatingPoint
-from hgpu.solvers.allocation import Column, Problem
+from hgpu.solvers.problem import Column, Problem
 
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -1,125 +1,108 @@
-"""From a service and latency models to the plan: columns, the solve, its baselines and routing."""
+"""From services and latency models to plans: the solve, baselines, predictions and routing."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hgpu.artifacts.payloads.plan import Baseline, PlanPayload, Prediction, Solver
-from hgpu.core.allocation import Pool
+from hgpu.artifacts.payloads.plan import Baseline, PlanPayload, Prediction, RoutingRow, Solver
+from hgpu.core.allocation import Allocation, Pool
 from hgpu.core.errors import Infeasible
-from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.provenance import Provenance, weakest
-from hgpu.core.step import LatencyModel
-from hgpu.latency.capacity import Capacity, capacities, lengths_of, percentiles
+from hgpu.latency.capacity import lengths_of, percentiles
 from hgpu.latency.queueing import steady_state
-from hgpu.solvers.allocation import Column, Problem, Solution, only_gpu, solve
-from hgpu.solvers.limits import limits_of
-from hgpu.solvers.reasons import check_buckets, forbidden
-from hgpu.solvers.rows import allocation_rows, pool_names, routing_rows
-from hgpu.specs.service import Service
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The operating points with a latency model, and why the others have none."""
-
-    latency: Mapping[OperatingPoint, LatencyModel]
-    refused: Mapping[OperatingPoint, str] = field(default_factory=dict)
+from hgpu.solvers.allocation import only_gpu, solve
+from hgpu.solvers.demand import Change, Demand, Row, problem_of
+from hgpu.solvers.problem import Problem, Solution
+from hgpu.solvers.reasons import forbidden
+from hgpu.solvers.rows import allocation_rows, pool_names, routing_rows, unbounded_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan's payload and the seconds that it took."""
+    """A plan's payload, the allocation that it renders, and the seconds that it took."""
 
     payload: PlanPayload
+    allocation: Allocation
     timings: dict[str, float]
 
 
-def make_plan(
-    service: Service, candidates: Candidates, gap: float = 0.0, time_limit_s: float = 60.0
-) -> Planned:
-    """Return the minimal-cost plan of a service.
+def make_plans(
+    demands: Sequence[Demand], gap: float = 0.0, time_limit_s: float = 60.0, change: Change | None = None
+) -> list[Planned]:
+    """Return a plan for each service; together they cost the least within the limits that they share.
 
     Raises Infeasible where a bucket can't be served, or the limits can't hold, with the reason
-    and the nearest objective that could be met.
+    and the nearest objective or limit that could be met.
     """
-    workload = service.workload
-    served = {
-        point: capacities(latency, point.engine, workload.buckets, service.slo)
-        for point, latency in candidates.latency.items()
-    }
-    check_buckets(service, served, candidates.refused)
-    problem = _problem(service, served, gap, time_limit_s)
+    problem = problem_of(demands, gap, time_limit_s, change)
     solution = solve(problem)
-    names = pool_names(solution.allocation)
-    refusals = forbidden(service, served, candidates.refused)
-    predicted = [
-        _predict(
-            service,
-            candidates.latency[pool.point],
-            pool,
-            names[number],
-            _pool_rates(problem, solution, number),
-        )
-        for number, pool in enumerate(solution.allocation.pools)
-    ]
-    payload = _payload(problem, solution, service.name, [row.provenance for row in predicted])
-    payload = payload.model_copy(
-        update={
-            "predicted": predicted,
-            "forbidden": refusals,
-            "model": service.model,
-            "model_source": service.model_source,
-            "slo": service.slo,
-            "workload": workload,
-        }
-    )
-    return Planned(payload, {"build_s": solution.build_s, "solve_s": solution.solve_s})
+    return [_planned(demand, problem, solution, change) for demand in demands]
 
 
 def plan_of_problem(problem: Problem, service: str) -> Planned:
     """Return the plan of a problem whose capacities are given instead of derived (Mélange files)."""
     solution = solve(problem)
-    payload = _payload(problem, solution, service, [Provenance.MEASURED])
-    return Planned(payload, {"build_s": solution.build_s, "solve_s": solution.solve_s})
+    routing = unbounded_rows(problem, solution.allocation)
+    payload = _payload(solution, solution.allocation, _baselines(problem), routing, service)
+    return Planned(payload, solution.allocation, _timings(solution))
 
 
-def _problem(
-    service: Service, served: Mapping[OperatingPoint, tuple[Capacity, ...]], gap: float, time_limit_s: float
-) -> Problem:
-    columns = tuple(
-        Column(offer, point, tuple(capacity.rate_rps for capacity in served[point]))
-        for point in served
-        for offer in service.offers
-        if offer.gpu == point.gpu
-        and offer.gpu_count >= point.tp
-        and any(c.rate_rps > 0 for c in served[point])
+def _planned(demand: Demand, problem: Problem, solution: Solution, change: Change | None) -> Planned:
+    service, candidates = demand.service, demand.candidates
+    allocation = _part(demand, problem, solution)
+    rows = [replace(row, rate_rps=row.rate_rps * solution.served) for row in demand.rows]
+    predicted = [
+        _predict(demand, pool, name, rows, [shares[number] for shares in allocation.shares])
+        for number, (pool, name) in enumerate(zip(allocation.pools, pool_names(allocation), strict=True))
+    ]
+    alone = replace(problem_of([demand]), budget_usd_per_hour=None)
+    alone = replace(alone, rates_rps=tuple(row.rate_rps for row in rows), gap=problem.gap)
+    factors = [candidates.factor(pool.point) for pool in allocation.pools]
+    payload = _payload(
+        solution, allocation, _baselines(alone), routing_rows(rows, allocation), service.name, factors
     )
-    workload = service.workload
-    return Problem(
-        tuple(bucket.name for bucket in workload.buckets),
-        tuple(workload.rate_rps * bucket.share for bucket in workload.buckets),
-        columns,
-        tuple(limits_of(service, columns)),
-        gap,
-        time_limit_s,
-    )
+    tiers = [tier for tier in service.tiers if tier.name]
+    update = {
+        "predicted": predicted,
+        "forbidden": forbidden(service, demand.served, candidates.refused),
+        "model": service.model,
+        "model_source": service.model_source,
+        "slo": None if tiers else service.tiers[0].slo,
+        "tiers": tiers,
+        "workload": service.workload,
+        "confidence": candidates.confidence,
+        "provenance": weakest(row.provenance for row in predicted),
+    }
+    return Planned(payload.model_copy(update=update), allocation, _timings(solution))
 
 
-def _pool_rates(problem: Problem, solution: Solution, number: int) -> list[float]:
-    shares = solution.allocation.shares
-    return [rate * shares[b][number] for b, rate in enumerate(problem.rates_rps)]
+def _part(demand: Demand, problem: Problem, solution: Solution) -> Allocation:
+    """The pools and rows of one service."""
+    whole = solution.allocation
+    mine = [number for number, pool in enumerate(whole.pools) if pool.service == demand.key]
+    names = {row.name for row in demand.rows}
+    shares = [
+        tuple(row[number] for number in mine)
+        for name, row in zip(problem.bucket_names, whole.shares, strict=True)
+        if name in names
+    ]
+    if len(names) == len(problem.bucket_names):
+        return whole
+    rentals = tuple(rental for rental in whole.rentals if rental.service == demand.key)
+    return Allocation(tuple(whole.pools[number] for number in mine), tuple(shares), rentals)
 
 
 def _predict(
-    service: Service, latency: LatencyModel, pool: Pool, name: str, rates_rps: Sequence[float]
+    demand: Demand, pool: Pool, name: str, rows: Sequence[Row], shares: Sequence[float]
 ) -> Prediction:
-    """Predict a pool's latencies at its load, spread evenly over its engines."""
-    rates = np.array([rates_rps]) / pool.engines
-    state = steady_state(
-        latency, pool.point.engine, lengths_of(service.workload.buckets), rates, *percentiles(service.slo)
-    )
+    """Predict a pool's latencies at its load, spread evenly over its engines, from the unslowed model."""
+    latency = demand.candidates.latency[pool.point]
+    rates = np.array([[row.rate_rps * share for row, share in zip(rows, shares, strict=True)]]) / pool.engines
+    strictest = [percentiles(tier.slo) for tier in demand.service.tiers]
+    ttft_percentile, tpot_percentile = (max(column) for column in zip(*strictest, strict=True))
+    lengths = lengths_of([row.bucket for row in rows])
+    state = steady_state(latency, pool.point.engine, lengths, rates, ttft_percentile, tpot_percentile)
     weights = rates[0] / max(rates.sum(), 1e-300)
     used = weights > 0
     return Prediction(
@@ -135,19 +118,25 @@ def _predict(
 
 
 def _payload(
-    problem: Problem, solution: Solution, service: str, sources: Sequence[Provenance]
+    solution: Solution,
+    allocation: Allocation,
+    baselines: list[Baseline],
+    routing: list[RoutingRow],
+    service: str,
+    factors: Sequence[float] | None = None,
 ) -> PlanPayload:
-    allocation = solution.allocation
-    baselines = _baselines(problem)
     costs = [row.cost_usd_per_hour for row in baselines if row.cost_usd_per_hour is not None]
     cost = allocation.usd_per_hour
     return PlanPayload(
         status=str(solution.status),
         cost_usd_per_hour=cost,
-        allocation=allocation_rows(allocation),
+        idle_usd_per_hour=allocation.idle_usd_per_hour,
+        served=solution.served,
+        confidence=0.5,
+        allocation=allocation_rows(allocation, factors or [1.0] * len(allocation.pools)),
         baselines=baselines,
         savings_vs_best_single_type=1 - cost / min(costs) if costs and min(costs) > 0 else None,
-        routing=routing_rows(problem, allocation),
+        routing=routing,
         predicted=[],
         forbidden=[],
         solver=Solver(
@@ -158,11 +147,12 @@ def _payload(
             variables=solution.variables,
             constraints=solution.constraints,
         ),
-        provenance=weakest(sources),
+        provenance=Provenance.MEASURED,
         service=service,
         model=None,
         model_source="",
         slo=None,
+        tiers=[],
         workload=None,
     )
 
@@ -176,6 +166,10 @@ def _baselines(problem: Problem) -> list[Baseline]:
         except Infeasible as error:
             rows.append(Baseline(gpu=gpu, count=None, cost_usd_per_hour=None, reason=error.what))
             continue
-        count = sum(pool.count * pool.offer.gpu_count for pool in allocation.pools)
+        count = sum(rental.machines * rental.offer.gpu_count for rental in allocation.rentals)
         rows.append(Baseline(gpu=gpu, count=count, cost_usd_per_hour=allocation.usd_per_hour))
     return rows
+
+
+def _timings(solution: Solution) -> dict[str, float]:
+    return {"build_s": solution.build_s, "solve_s": solution.solve_s}

@@ -20,6 +20,14 @@ class Cell:
     artifact: Artifact[PlanPayload] | None
     error: HgpuError | None = None
 
+    @property
+    def plan(self) -> Artifact[PlanPayload]:
+        """The plan; raises the reason where there is none."""
+        if self.artifact is None:
+            assert self.error is not None
+            raise self.error
+        return self.artifact
+
 
 def combinations(sweeps: Sequence[str]) -> list[dict[str, Any]]:
     """Return every combination of swept values, the first sweep outermost; one empty one for none.

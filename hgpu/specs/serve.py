@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from hgpu.artifacts.manifest import Strict
 from hgpu.core.gpu import DType
 from hgpu.core.offer import Market
-from hgpu.core.operating_point import EngineOptions
-from hgpu.core.slo import Objective, Slo
+from hgpu.core.operating_point import EngineOptions, Mode
+from hgpu.core.slo import Objective, Slo, Tier
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -36,19 +36,18 @@ class WorkloadSpec(Strict):
         return self
 
 
-class SloSpec(Strict):
-    """Objectives in milliseconds; at least one. `percentile` percent of requests keep each."""
+class Objectives(Strict):
+    """Objectives in milliseconds. `percentile` percent of requests keep each."""
 
     tpot_ms: Positive | None = None
     ttft_ms: Positive | None = None
     e2e_ms: Positive | None = None
     percentile: Annotated[float, Field(ge=50, lt=100)] = 99.0
 
-    @model_validator(mode="after")
-    def _any(self) -> "SloSpec":
-        if self.tpot_ms is None and self.ttft_ms is None and self.e2e_ms is None:
-            raise ValueError("give at least one of tpot_ms, ttft_ms and e2e_ms")
-        return self
+    @property
+    def given(self) -> bool:
+        """Tell whether there is any."""
+        return (self.tpot_ms, self.ttft_ms, self.e2e_ms) != (None, None, None)
 
     def to_slo(self) -> Slo:
         """Return the objectives in seconds."""
@@ -57,6 +56,38 @@ class SloSpec(Strict):
             return None if limit_ms is None else Objective(limit_ms / 1e3, self.percentile)
 
         return Slo(objective(self.ttft_ms), objective(self.tpot_ms), objective(self.e2e_ms))
+
+
+class TierSpec(Objectives):
+    """Objectives of a part of the requests."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
+class SloSpec(Objectives):
+    """Objectives of all requests, or `tiers` of them whose shares make up 1."""
+
+    tiers: list[TierSpec] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _some(self) -> "SloSpec":
+        if bool(self.tiers) == self.given or not all(tier.given for tier in self.tiers):
+            raise ValueError(
+                "give at least one of tpot_ms, ttft_ms, e2e_ms: for all requests, or for each tier"
+            )
+        total = sum(tier.share for tier in self.tiers)
+        if self.tiers and abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of the tiers make up {total:g}, not 1")
+        if len({tier.name for tier in self.tiers}) < len(self.tiers):
+            raise ValueError("two tiers have the same name")
+        return self
+
+    def to_tiers(self) -> tuple[Tier, ...]:
+        """Return the tiers; where there are none, all requests are one."""
+        if not self.tiers:
+            return (Tier("", 1.0, self.to_slo()),)
+        return tuple(Tier(tier.name, tier.share, tier.to_slo()) for tier in self.tiers)
 
 
 class EngineSpec(Strict):
@@ -88,6 +119,24 @@ class OffersSpec(Strict):
     clouds: list[str] | None = None
     regions: list[str] | None = None
     markets: list[Market] = Field(default_factory=lambda: [Market.ON_DEMAND])
+    max_price_age_days: Annotated[int, Field(ge=0)] | None = None
+
+
+class SpotSpec(Strict):
+    """How far spot machines are relied on.
+
+    `max_share` of each bucket may go to them. They are interrupted so often and gone for so long
+    each time, which takes its part off what they serve.
+    """
+
+    max_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    interruptions_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+    recovery_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
+
+    @property
+    def availability(self) -> float:
+        """Part of the time that a machine is there: up for 1/λ, then gone for the recovery."""
+        return 1.0 / (1.0 + self.interruptions_per_hour * self.recovery_s / 3600.0)
 
 
 class ServeSpec(Strict):
@@ -100,7 +149,11 @@ class ServeSpec(Strict):
     slo: SloSpec
     gpus: Annotated[list[str], Field(min_length=1)]
     tensor_parallel: list[Degree] = Field(default=[1], min_length=1)
+    modes: list[Mode] = Field(default=[Mode.MIXED], min_length=1)
     engine: EngineSpec = EngineSpec()
     offers: OffersSpec = OffersSpec()
+    spot: SpotSpec = SpotSpec()
     limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     min_engines: Count = 1
+    spare_machines: Annotated[int, Field(ge=0, le=8)] = 0
+    budget_usd_per_hour: Positive | None = None

@@ -11,8 +11,8 @@ from hgpu.catalog.offers import load_offers, select_offers
 from hgpu.core.errors import InputError
 from hgpu.core.model import ModelSpec
 from hgpu.core.offer import Offer
-from hgpu.core.operating_point import OperatingPoint
-from hgpu.core.slo import Slo
+from hgpu.core.operating_point import Mode, OperatingPoint
+from hgpu.core.slo import Tier
 from hgpu.core.workload import Workload
 from hgpu.specs.serve import ServeSpec, WorkloadSpec
 from hgpu.workloads.histogram import DEFAULT_EDGES, Edges, workload_from_lengths, workload_from_trace
@@ -23,19 +23,25 @@ from hgpu.workloads.readers import read_trace
 class Service:
     """A model with its source, a workload, objectives, operating points and offers to choose from.
 
-    `limits` caps counts of machines by GPU type, offer or cloud, and `min_engines` is how many
-    engines must run at least. `files` are the inputs by their hashes.
+    `limits` caps counts of machines or GPUs (`hgpu/solvers/limits.py` knows the names), `min_engines` is
+    how many engines must run at least, and `spare_machines` how many each pool can lose. At most
+    `spot_share` of a bucket goes to spot machines, which are there `spot_availability` of the time.
+    `files` are the inputs by their hashes.
     """
 
     model: ModelSpec
     model_source: str
     workload: Workload
-    slo: Slo
+    tiers: tuple[Tier, ...]
     points: tuple[OperatingPoint, ...]
     offers: tuple[Offer, ...]
     limits: dict[str, int]
     min_engines: int
     files: tuple[InputRef, ...]
+    spot_share: float = 1.0
+    spot_availability: float = 1.0
+    spare_machines: int = 0
+    budget_usd_per_hour: float | None = None
 
     @property
     def name(self) -> str:
@@ -59,9 +65,10 @@ def service_of(spec: ServeSpec) -> Service:
             f"set engine.max_model_len to {model.max_context_tokens} or less",
         )
     points = tuple(
-        OperatingPoint(gpu, tp, dtype=model.weight_dtype, engine=engine)
+        OperatingPoint(gpu, tp, mode, model.weight_dtype, engine)
         for gpu in gpus
         for tp in sorted(set(spec.tensor_parallel))
+        for mode in sorted(set(spec.modes), key=list(Mode).index)
     )
     offers = select_offers(
         load_offers(spec.offers.book),
@@ -74,12 +81,16 @@ def service_of(spec: ServeSpec) -> Service:
         model,
         spec.model,
         workload,
-        spec.slo.to_slo(),
+        spec.slo.to_tiers(),
         points,
         tuple(offers),
         dict(spec.limits),
         spec.min_engines,
         files,
+        spec.spot.max_share,
+        spec.spot.availability,
+        spec.spare_machines,
+        spec.budget_usd_per_hour,
     )
 
 

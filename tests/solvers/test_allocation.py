@@ -10,8 +10,9 @@ from tests_types import MELANGE_TOY as TOY
 from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.offer import Market, Offer
 from hgpu.core.operating_point import OperatingPoint
-from hgpu.solvers.allocation import Column, Limit, Problem, only_gpu, solve
+from hgpu.solvers.allocation import only_gpu, solve
 from hgpu.solvers.melange import read_melange
+from hgpu.solvers.problem import Column, Limit, Problem
 
 
 def column(name: str, price: float, capacity: tuple[float, ...], gpus: int = 1) -> Column:
@@ -71,7 +72,7 @@ def test_the_toy_of_the_melange_release_costs_4_68_with_continuous_shares(tmp_pa
     case = read_melange(path)
     solution = solve(case)
     assert solution.allocation.usd_per_hour == pytest.approx(4.68)
-    assert {p.point.gpu: p.count for p in solution.allocation.pools} == {"A10G": 1, "A100-80GB": 1}
+    assert {p.point.gpu: p.machines for p in solution.allocation.pools} == {"A10G": 1, "A100-80GB": 1}
     assert solution.gap == 0 and solution.status == "optimal"
     assert cost(only_gpu(case, "A10G")) == pytest.approx(12.12)
     assert cost(only_gpu(case, "A100-80GB")) == pytest.approx(7.34)
@@ -137,7 +138,7 @@ def test_a_machine_is_rented_whole_and_its_engines_all_serve() -> None:
 def test_a_count_just_below_an_integer_is_not_cut_off() -> None:
     """The published release truncates 2.9999 to 2."""
     case = problem((30.0,), [column("a", 1.0, (10.0,))])
-    assert solve(case).allocation.pools[0].count == 3
+    assert solve(case).allocation.pools[0].machines == 3
 
 
 CASES = st.integers(1, 3).flatmap(

@@ -30,7 +30,8 @@ def test_every_template_is_a_spec_that_makes_a_service(tmp_path: Path, kind: str
 def test_names_are_resolved_and_units_become_seconds(tmp_path: Path) -> None:
     service = service_of(load_spec(write(tmp_path, SPEC)))
     assert [point.gpu for point in service.points] == ["L4", "H100-SXM"]
-    assert service.slo.tpot is not None and service.slo.tpot.limit_s == 0.12
+    (tier,) = service.tiers
+    assert tier.slo.tpot is not None and tier.slo.tpot.limit_s == 0.12
     assert service.workload.rate_rps == 4
 
 

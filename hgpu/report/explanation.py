@@ -1,0 +1,27 @@
+"""Why a plan is what it is, as tables."""
+
+from typing import Any
+
+from hgpu.artifacts.payloads.plan import Explanation
+from hgpu.report.output import table, usd
+
+
+def explanation_tables(explanation: Explanation | None) -> list[Any]:
+    """Return what binds and what it is worth, the runner-up, and where the choice changes."""
+    if explanation is None:
+        return []
+    prices = table("what a bound is worth", "bound", "binds", "moved by", ">changes USD/h by")
+    for row in explanation.prices:
+        changed = "can't be met" if row.change_usd_per_hour is None else f"{row.change_usd_per_hour:+.2f}"
+        prices.add_row(row.bound, "yes" if row.binding else "no", row.step, changed)
+    others = table("runners-up", "without", "fleet", ">USD/h")
+    for other in explanation.alternatives:
+        others.add_row(other.without, other.fleet, _cost(other.cost_usd_per_hour))
+    flips = table("at other rates", ">rate/s", "fleet", ">USD/h")
+    for flip in explanation.flips:
+        flips.add_row(f"{flip.rate_rps:g}", flip.fleet, _cost(flip.cost_usd_per_hour))
+    return [prices, others, flips]
+
+
+def _cost(usd_per_hour: float | None) -> str:
+    return "-" if usd_per_hour is None else usd(usd_per_hour)

@@ -1,0 +1,49 @@
+"""Why limits can't hold, and the least by which one of them would have to give."""
+
+import math
+from dataclasses import replace
+from typing import NoReturn
+
+from hgpu.core.errors import Infeasible
+from hgpu.solvers.highs import Outcome, minimize
+from hgpu.solvers.model import layout_of
+from hgpu.solvers.problem import Limit, Problem
+
+LONGEST_S = 20.0
+
+
+def raise_infeasible(problem: Problem, why: str = "") -> NoReturn:
+    """Raise Infeasible: name the limits each of which alone is in the way, and what it would have to be."""
+    needed = [
+        (limit, value) for limit in problem.limits if (value := needed_value(problem, limit)) is not None
+    ]
+    names = ", ".join(limit.name for limit in problem.limits)
+    if needed:
+        alone = " or ".join(limit.name for limit, _ in needed)
+        reason = f"limit {alone} alone stands in the way (limits: {names})"
+        ways = [f"{_verb(limit)} '{limit.name}' to {value:g}" for limit, value in needed]
+        fix = f"{', or '.join(ways)}; or lower the rate, or allow more offers"
+    elif len(problem.limits) > 1:
+        reason = f"several limits together forbid it (limits: {names})"
+        fix = "raise more than one of them, lower the rate, or allow more offers"
+    else:
+        reason = why or (f"limits: {names}" if names else "no number of machines is enough")
+        fix = "lower the rate, or allow more offers"
+    raise Infeasible("no allocation serves the workload within the limits", why or reason, fix)
+
+
+def needed_value(problem: Problem, limit: Limit) -> float | None:
+    """Return the value of one limit, all others kept, that just lets the problem be solved, if any does."""
+    layout = layout_of(replace(problem, budget_usd_per_hour=None), elastic=limit.name)
+    answer = minimize(layout.matrix, 0.0, LONGEST_S)
+    if answer.outcome is Outcome.INFEASIBLE:
+        return None
+    by = answer.cost
+    if limit.at_most is not None:
+        return math.ceil(limit.at_most + by - 1e-6)
+    assert limit.at_least is not None
+    return math.floor(limit.at_least - by + 1e-6)
+
+
+def _verb(limit: Limit) -> str:
+    return "raise" if limit.at_most is not None else "lower"
