@@ -25,7 +25,7 @@ from hgpu.latency.select import estimated
 from hgpu.workloads.histogram import bucketize
 from hgpu.workloads.lengths import find_lengths
 
-ENGINE = EngineOptions(max_model_len=INPUT_EDGES[-1] + 2 * OUTPUT_EDGES[-1])
+ENGINE = EngineOptions(max_model_len=2 * (INPUT_EDGES["arena"][-1] + OUTPUT_EDGES[-1]))
 SHOWN_SHARE = 0.01  # buckets with fewer requests are left out of the table
 Latencies = dict[str, LatencyModel]
 
@@ -61,11 +61,10 @@ def latencies() -> Latencies:
 
 
 def arena(times: int) -> tuple[Bucket, ...]:
-    """Return Arena's buckets, with all lengths multiplied, and the longest output with them."""
+    """Return Arena's buckets, with all lengths multiplied, and the last edges with them."""
     inputs, outputs = find_lengths("arena").sample(20_000, seed=0)
-    return bucketize(
-        inputs * times, outputs * times, INPUT_EDGES, [*OUTPUT_EDGES[:-1], OUTPUT_EDGES[-1] * times]
-    )
+    edges = ([*side[:-1], side[-1] * times] for side in (INPUT_EDGES["arena"], OUTPUT_EDGES))
+    return bucketize(inputs * times, outputs * times, *edges)
 
 
 def at_edges(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:

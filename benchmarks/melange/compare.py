@@ -56,7 +56,8 @@ def row(problem: Problem, options: argparse.Namespace) -> str:
     assert dearer >= -TOLERANCE_USD, f"hgpu costs {-dearer} USD/h more than the published formulation"
     theirs_s = theirs.build_s + theirs.solve_s
     by = f"{dearer:.3f} ({dearer / ours.allocation.usd_per_hour:.1%})" if dearer > TOLERANCE_USD else "no"
-    return f"{cells}| {theirs.usd_per_hour:.3f} | {theirs_s:.2f} | {proof(theirs)} | {theirs_s / ours_s:.0f} | {by} |"
+    cells += f"| {theirs.usd_per_hour:.3f} | {theirs_s:.2f} | {proof(theirs)} "
+    return f"{cells}| {theirs_s / ours_s:.0f} | {by} |"
 
 
 def said(solution: Solution) -> str:

@@ -17,9 +17,7 @@ from hgpu.solvers.allocation import Column, Problem, solve
 
 
 def main() -> None:
-    print(
-        "| TPOT ms | req/s | best single type | hgpu, one bucket | USD/h | saves | paper: Mélange USD/h | saves |"
-    )
+    print("| TPOT ms | req/s | best single type | hgpu, one bucket | USD/h | saves | paper | saves |")
     print("|---:|---:|---:|---|---:|---:|---:|---:|")
     prices = {offer.gpu: offer.usd_per_hour for offer in load_offers("melange")}
     for tpot_ms, counts in ARENA_COUNTS.items():
