@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from instances import random_problem
 from published import SLICE_FACTOR, Packed, solve_published
 
-from hgpu.solvers.allocation import Problem, Solution, Status, solve
+from hgpu.solvers.allocation import solve
+from hgpu.solvers.problem import Problem, Solution, Status
 
 SIZES = ("10x4", "20x4", "36x4", "60x4", "60x8", "100x10")
 TOLERANCE_USD = 1e-6

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from instances import random_problem, with_caps
 
-from hgpu.solvers.allocation import Problem, Solution, Status, solve
+from hgpu.solvers.allocation import solve
+from hgpu.solvers.problem import Problem, Solution, Status
 
 BUCKETS = (10, 30, 100, 300, 1000, 3000, 10_000)
 COLUMNS = 10

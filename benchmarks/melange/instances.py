@@ -17,7 +17,7 @@ import numpy as np
 
 from hgpu.core.offer import Market, Offer
 from hgpu.core.operating_point import OperatingPoint
-from hgpu.solvers.allocation import Column, Limit, Problem
+from hgpu.solvers.problem import Column, Limit, Problem
 
 PAPER_PRICES = (0.70, 1.01, 3.67, 7.516)  # L4, A10G, A100-80GB, H100, USD/h (section 6)
 CROSSING_TOKENS = 825.0  # requests of this size get the same per dollar everywhere

@@ -13,7 +13,8 @@ from setting import ARENA_COUNTS, ARENA_USD_PER_HOUR, GPUS, RATES_RPS
 
 from hgpu.catalog.offers import load_offers
 from hgpu.core.operating_point import OperatingPoint
-from hgpu.solvers.allocation import Column, Problem, solve
+from hgpu.solvers.allocation import solve
+from hgpu.solvers.problem import Column, Problem
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
             best = min(counts[gpu][number] * prices[gpu] for gpu in GPUS)
             theirs = ARENA_USD_PER_HOUR[tpot_ms][number]
             allocation = solve(one_bucket(float(rate_rps), counts)).allocation
-            mix = " + ".join(f"{pool.count} {pool.point.gpu}" for pool in allocation.pools)
+            mix = " + ".join(f"{pool.machines} {pool.point.gpu}" for pool in allocation.pools)
             cost = allocation.usd_per_hour
             print(
                 f"| {tpot_ms} | {rate_rps} | {best:.2f} | {mix} | {cost:.2f} | {1 - cost / best:.0%} "

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hgpu.core.errors import HgpuError, InputError
-from hgpu.solvers.allocation import Problem
+from hgpu.solvers.problem import Problem
 
 SLICE_FACTOR = 8  # the paper's
 

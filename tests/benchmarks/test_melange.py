@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hgpu.core.errors import InputError
 from hgpu.core.offer import Market, Offer
 from hgpu.core.operating_point import OperatingPoint
-from hgpu.solvers.allocation import Column, Limit, Problem, solve
+from hgpu.solvers.allocation import solve
+from hgpu.solvers.problem import Column, Limit, Problem
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "melange"
 
@@ -122,5 +123,5 @@ def test_no_type_dominates_in_the_papers_setting() -> None:
 
 def test_caps_leave_the_type_that_serves_everything_free() -> None:
     capped = instances.with_caps(instances.random_problem(10, 4, seed=1), 1)
-    pools = {pool.point.gpu: pool.count for pool in solve(capped).allocation.pools}
+    pools = {pool.point.gpu: pool.machines for pool in solve(capped).allocation.pools}
     assert all(count <= 1 for gpu, count in pools.items() if gpu != "gpu3")
