@@ -20,6 +20,8 @@ from hgpu.core.offer import Market, Offer
 from hgpu.solvers.matrix import Floats, Ints, Matrix
 from hgpu.solvers.problem import Column, Limit, Problem, Unit
 
+PAID_ANYWAY = 1e-6  # of its price: a reserved machine is used before any other, and none without need
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -89,7 +91,9 @@ def _grouped(columns: tuple[Column, ...]) -> list[list[int]]:
 def _add_group(matrix: Matrix, problem: Problem, numbers: list[int], free: bool) -> Group:
     columns = [problem.columns[c] for c in numbers]
     offer = columns[0].offer
-    price = 0.0 if free or offer.market is Market.RESERVED else offer.usd_per_hour
+    price = 0.0 if free else offer.usd_per_hour
+    if offer.market is Market.RESERVED:
+        price *= PAID_ANYWAY
     each = [column.engines_per_machine for column in columns]
     if len(columns) == 1 or all(count == 1 for count in each):
         machines = matrix.add_variables(len(columns), cost=price, integer=True)
