@@ -7,7 +7,7 @@ be. Only where this isn't within the wanted gap are all variables searched.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -18,6 +18,7 @@ from hgpu.solvers.matrix import Floats, Ints, Matrix
 
 LARGE = 20_000  # variables, from which on a part of them is searched first
 PARTS = (0.1, 0.35)  # of the variables, by reduced cost
+SHORTEST_S = 0.1  # of a search, where earlier ones used up the time
 
 
 class Outcome(Enum):
@@ -26,6 +27,7 @@ class Outcome(Enum):
     PROVEN = auto()
     STOPPED = auto()  # by the time limit, with an answer
     INFEASIBLE = auto()
+    NOTHING = auto()  # found in the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +48,23 @@ def minimize(matrix: Matrix, gap: float, time_limit_s: float) -> Answer:
     """
     started = time.perf_counter()
     if not (gap > 0 and matrix.variables > LARGE and matrix.integer.any()):
-        return _run(matrix, gap, time_limit_s)
+        return _answered(_run(matrix, gap, time_limit_s), time_limit_s)
     relaxed, reduced_costs = _relax(matrix, time_limit_s)
     if relaxed.outcome is Outcome.INFEASIBLE:
         return relaxed
-    for part in PARTS:
-        left_s = time_limit_s - (time.perf_counter() - started)
-        found = _run(matrix, gap / 2, max(left_s, 0.1), keep=_promising(matrix, reduced_costs, part))
-        near = found.outcome is not Outcome.INFEASIBLE
-        if near and found.cost - relaxed.cost <= gap * abs(found.cost):
-            return Answer(Outcome.PROVEN, found.values, found.cost, relaxed.cost)
-    left_s = time_limit_s - (time.perf_counter() - started)
-    return _run(matrix, gap, max(left_s, 0.1))
+    best: Answer | None = None
+    for part in (*PARTS, 1.0):
+        left_s = max(time_limit_s - (time.perf_counter() - started), SHORTEST_S)
+        keep = _promising(matrix, reduced_costs, part) if part < 1 else None
+        found = _run(matrix, gap / 2 if part < 1 else gap, left_s, keep)
+        if found.outcome is Outcome.PROVEN and part == 1:
+            return found
+        if best is None or found.cost < best.cost:
+            best = replace(found, bound=max(relaxed.cost, found.bound if part == 1 else -np.inf))
+        if best.cost - relaxed.cost <= gap * abs(best.cost):
+            return replace(best, outcome=Outcome.PROVEN)
+    assert best is not None
+    return _answered(best, time_limit_s)
 
 
 def relaxation(matrix: Matrix) -> Answer:
@@ -84,7 +91,7 @@ def _relax(matrix: Matrix, time_limit_s: float) -> tuple[Answer, Floats]:
 def _run(matrix: Matrix, gap: float, time_limit_s: float, keep: Ints | None = None) -> Answer:
     solver, outcome = _solved(matrix, keep, integer=True, gap=gap, time_limit_s=time_limit_s)
     info = solver.getInfo()
-    if outcome is Outcome.INFEASIBLE:
+    if outcome in (Outcome.INFEASIBLE, Outcome.NOTHING):
         return Answer(outcome, np.zeros(0), np.inf, np.inf)
     values = np.zeros(matrix.variables)
     values[slice(None) if keep is None else keep] = solver.getSolution().col_value
@@ -104,7 +111,7 @@ def _solved(
         solver.setOptionValue(name, value)
     solver.passModel(_model(matrix, keep, integer))
     solver.run()
-    return solver, _outcome(solver, time_limit_s)
+    return solver, _outcome(solver)
 
 
 def _model(matrix: Matrix, keep: Ints | None, integer: bool) -> Any:
@@ -128,7 +135,7 @@ def _model(matrix: Matrix, keep: Ints | None, integer: bool) -> Any:
     return model
 
 
-def _outcome(solver: Any, time_limit_s: float) -> Outcome:
+def _outcome(solver: Any) -> Outcome:
     import highspy
 
     status, kinds = solver.getModelStatus(), highspy.HighsModelStatus
@@ -137,10 +144,17 @@ def _outcome(solver: Any, time_limit_s: float) -> Outcome:
     if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
         return Outcome.INFEASIBLE
     feasible = solver.getInfo().primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-    if status == kinds.kTimeLimit and feasible:
-        return Outcome.STOPPED
+    if status == kinds.kTimeLimit:
+        return Outcome.STOPPED if feasible else Outcome.NOTHING
+    raise HgpuError("the solver gave up", f"HiGHS ended with '{solver.modelStatusToString(status)}'")
+
+
+def _answered(answer: Answer, time_limit_s: float) -> Answer:
+    """Return the answer, or raise where the time was too short to find any."""
+    if answer.outcome is not Outcome.NOTHING:
+        return answer
     raise HgpuError(
         "the solver found no allocation",
-        f"HiGHS ended with '{solver.modelStatusToString(status)}' after at most {time_limit_s:g} s",
-        "raise --time-limit, or reduce the offers and buckets",
+        f"the time limit of {time_limit_s:g} s struck before it had any",
+        "raise --time-limit, accept a --gap such as 0.001, or reduce the offers and buckets",
     )
