@@ -193,7 +193,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
 
 
 def test_looking_at_more_engines_queues_less_where_requests_are_very_unequal() -> None:
-    """One request in five takes 50 s and the others 2 s, one by one: 8 engines, busy four fifths of the time."""
+    """One request in five takes 50 s and the others 2 s, one by one; 8 engines are busy 70 % of the time."""
     rng = np.random.default_rng(3)
     arrivals_s, outputs = np.cumsum(rng.exponential(2.0, 2000)), np.where(rng.random(2000) < 0.2, 50, 2)
     trace = ordered_trace("t", arrivals_s, np.full(2000, 40), outputs, "test")
