@@ -125,9 +125,9 @@ def prove(
     )
 
 
-def at_planned_rate(payload: SimulationPayload) -> RunRow | None:
-    """Return the run that the plan promises for: its own rate, nothing lost; None where it wasn't made."""
-    return next((run for run in payload.runs if run.multiplier == 1 and run.lost is None), None)
+def breaks_promise(payload: SimulationPayload) -> bool:
+    """Tell whether the run at the plan's own rate, nothing lost, was made and missed an objective."""
+    return any(run.multiplier == 1 and run.lost is None and not run.met for run in payload.runs)
 
 
 def _run_row(promise: Promise, fleet: Fleet, run: FleetRun, multiplier: float, lost: str | None) -> RunRow:
