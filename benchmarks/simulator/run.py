@@ -1,4 +1,4 @@
-"""How fast the simulator is: requests simulated a second, and 1,000 rows of `hgpu estimate`.
+"""How fast the simulator is: requests simulated a second, alone and in fleets, and `hgpu estimate`.
 
     python benchmarks/simulator/run.py [--trace AZURE.csv] [--rows 1000]
 
@@ -24,9 +24,14 @@ from hgpu.catalog.models import load_model
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import LatencyModel
+from hgpu.core.workload import Bucket
 from hgpu.latency.select import estimated
 from hgpu.simulator.arrivals import ClosedLoop
+from hgpu.simulator.balance import BALANCERS
 from hgpu.simulator.engine import simulate
+from hgpu.simulator.fleet import EnginePool, Fleet
+from hgpu.simulator.fleet import replay as fleet_replay
+from hgpu.simulator.routing import Routing
 from hgpu.workloads.readers import read_trace
 from hgpu.workloads.replay import poisson_trace
 from hgpu.workloads.trace import Trace
@@ -35,6 +40,7 @@ MODEL, GPU = "meta-llama/Llama-3.1-8B", "H100-SXM"
 ENGINE = EngineOptions(max_num_batched_tokens=8192, max_num_seqs=1024, max_model_len=16_384)
 LOADS = (0.2, 0.5, 0.7, 0.9)
 COUNTS = (1_000, 8_819, 50_000)
+FLEETS = (1, 2, 10, 100)
 
 
 def main() -> None:
@@ -57,6 +63,10 @@ def main() -> None:
         replay(latency, "longdata", poisson_trace("longdata", 1.0, requests=8_819))
     for count in COUNTS:
         replay(latency, f"sharegpt × {count:,}", poisson_trace("sharegpt", 1.0, requests=count), (0.7,))
+    fleets(
+        latency,
+        read_trace(options.trace) if options.trace else poisson_trace("longdata", 1.0, requests=8_819),
+    )
     if options.rows:
         print(f"\nhgpu estimate, {options.rows} rows: {estimate_rows(options.rows)}")
 
@@ -81,6 +91,28 @@ def replay(latency: LatencyModel, name: str, trace: Trace, loads: tuple[float, .
             f"| {name} | {load:.1f} | {trace.requests:,} | {run.steps:,} | {run.mean_batch:.1f} "
             f"| {run.preemptions.sum():,} | {seconds:.2f} | {trace.requests / seconds:,.0f} |"
         )
+
+
+def fleets(latency: LatencyModel, trace: Trace) -> None:
+    """Print a row a number of engines: the seconds under each balancing policy, each engine loaded to 0.7."""
+    full = simulate(latency, ENGINE, ClosedLoop(trace.requests, trace.input_tokens, trace.output_tokens))
+    print(f"\n| engines of a fleet | {' | '.join(f'{name}, s' for name in BALANCERS)} |")
+    print("|---|" + "---|" * len(BALANCERS))
+    everything = Bucket(0, 10**9, 0, 10**9, 1.0, 1.0, 1.0)
+    for engines in FLEETS:
+        rate_rps = 0.7 * engines * trace.requests / full.makespan_s
+        scaled = replace(trace, arrivals_s=trace.arrivals_s * (trace.rate_rps / rate_rps))
+        pool = EnginePool("all", latency, ENGINE, engines, engines, 1.0)
+        fleet = Fleet((pool,), Routing((everything,), ((1.0,),)))
+        seconds = [min(timed_fleet(fleet, scaled, name) for _ in range(3)) for name in BALANCERS]
+        print(f"| {engines} | {' | '.join(f'{value:.2f}' for value in seconds)} |")
+
+
+def timed_fleet(fleet: Fleet, trace: Trace, balance: str) -> float:
+    began_s = time.perf_counter()
+    run = fleet_replay(fleet, trace, balance)
+    assert not run.rejected
+    return time.perf_counter() - began_s
 
 
 def timed(latency: LatencyModel, trace: Trace):

@@ -8,6 +8,7 @@ from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
+from hgpu.artifacts.payloads.simulation import SimulationPayload
 from hgpu.core.errors import UnknownName
 
 
@@ -26,6 +27,7 @@ KINDS = {
         Kind("profile", 1, ProfilePayload),
         Kind("latency", 1, LatencyPayload),
         Kind("plan", 2, PlanPayload),
+        Kind("simulation", 1, SimulationPayload),
         Kind("deployment", 1, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
     )

@@ -14,6 +14,7 @@ from hgpu.artifacts.store import Artifact
 from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
 from hgpu.report.plan import print_plan
+from hgpu.report.simulation import print_simulation
 
 
 def print_entries(found: Sequence[Entry], root: Path) -> None:
@@ -56,7 +57,11 @@ def _print_latency(artifact: Artifact[LatencyPayload]) -> None:
     print_fits([artifact])
 
 
-PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {"plan": print_plan, "latency": _print_latency}
+PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
+    "plan": print_plan,
+    "latency": _print_latency,
+    "simulation": print_simulation,
+}
 
 
 def print_lineage(ancestor: Ancestor) -> None:

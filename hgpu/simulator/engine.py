@@ -14,18 +14,23 @@ it took all that was left of a step. And as vLLM wants max_num_batched_tokens â‰
 every other running request decodes a token in every step. So between two events (an arrival that can
 be admitted, a completion, no free block) steps differ by their context alone, and many are taken at once.
 Times are summed in the order of the steps: skipping changes no bit of the result.
+
+`simulate` plays all requests of a trace or of a closed loop. A driver that decides as time passes who
+gets a request (a fleet) holds an `Engine`, advances it to the moment, looks, and gives.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from math import ceil, inf, isnan, nan
 from typing import Any
 
 import numpy as np
 
+from hgpu.core.errors import InputError
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.step import LatencyModel, StepBatch
-from hgpu.simulator.arrivals import Arrivals, FixedCosts, feed_of, lengths_of
+from hgpu.simulator.arrivals import Arrivals, Feed, FixedCosts, feed_of, lengths_of
 from hgpu.simulator.kv import KvBlocks
 from hgpu.simulator.limits import check_lengths, check_options
 from hgpu.simulator.result import EngineRun
@@ -47,62 +52,92 @@ def simulate(
     not looked at: every prompt is computed in full. Raises InputError for options that vLLM refuses,
     and for requests that can never be served, naming how many.
     """
-    check_options(engine, block_tokens)
-    total_blocks = latency.kv_capacity_tokens // block_tokens
     inputs, outputs = lengths_of(arrivals)
-    check_lengths(inputs, outputs, engine, total_blocks, block_tokens)
     costs = costs or FixedCosts(request_s=latency.request_s)
-    return _Run(latency, engine, arrivals, costs, KvBlocks(total_blocks, block_tokens)).to_the_end()
+    alone = Engine(latency, engine, costs, block_tokens, feed_of(arrivals, costs))
+    check_lengths(inputs, outputs, engine, alone.kv.total, block_tokens)
+    alone.expect(inputs.tolist(), outputs.tolist())
+    alone.advance(inf)
+    return alone.run()
 
 
-class _Run:
+class Engine:
     """The state of an engine between two steps.
 
     A request that decodes has an `offset`: its computed tokens less `done_steps`, which stays the same
     from step to step. `decoding` maps requests to the step in which they end, in running order.
+    Requests are numbered in the order in which they were given.
     """
 
     def __init__(
         self,
         latency: LatencyModel,
         engine: EngineOptions,
-        arrivals: Arrivals,
-        costs: FixedCosts,
-        kv: KvBlocks,
+        costs: FixedCosts | None = None,
+        block_tokens: int = BLOCK_TOKENS,
+        feed: Feed | None = None,
     ) -> None:
-        inputs, self.outputs = lengths_of(arrivals)
+        check_options(engine, block_tokens)
         self.step_s = latency.step.step_s
-        self.engine, self.costs, self.kv = engine, costs, kv
-        self.feed = feed_of(arrivals, costs)
-        self.now_s = self.busy_s = 0.0
-        self.done_steps = self.seq_steps = self.offsets = 0
+        self.engine, self.costs = engine, costs or FixedCosts(request_s=latency.request_s)
+        self.kv = KvBlocks(latency.kv_capacity_tokens // block_tokens, block_tokens)
+        self.feed = feed or Feed([], 0, self.costs.request_s, closed=False)
+        self.now_s = self.busy_s = self.until_s = 0.0
+        self.done_steps = self.seq_steps = self.offsets = self.ended = self.ended_before = 0
         self.waiting: deque[int] = deque()
         self.decoding: dict[int, int] = {}
         self.ends: list[tuple[int, int]] = []  # heap of (step, request); an entry may be out of date
         self.partial: int | None = None
-        self.to_prefill: list[int] = inputs.tolist()  # tokens to compute before the next one is yielded
-        self.to_yield: list[int] = self.outputs.tolist()
-        self.computed = [0] * len(inputs)  # of the partial request
-        self.offset = [0] * len(inputs)
-        self.start_s = [nan] * len(inputs)
-        self.first_s = [nan] * len(inputs)
-        self.end_s = [nan] * len(inputs)
-        self.preemptions = [0] * len(inputs)
+        self.outputs: list[int] = []
+        self.to_prefill: list[int] = []  # tokens to compute before the next one is yielded
+        self.to_yield: list[int] = []
+        self.computed: list[int] = []  # of the partial request
+        self.offset: list[int] = []
+        self.start_s: list[float] = []
+        self.first_s: list[float] = []
+        self.end_s: list[float] = []
+        self.preemptions: list[int] = []
 
-    def to_the_end(self) -> EngineRun:
-        """Run until every request has ended."""
-        while True:
+    def give(self, arrival_s: float, input_tokens: int, output_tokens: int) -> None:
+        """Hand over a request that a client sends now, at the time that was advanced to, or later.
+
+        It must be one that the engine can serve (`servable`), and no earlier than the one before it.
+        """
+        known_s = self.feed.arrival_s
+        if arrival_s < self.until_s or (known_s and arrival_s < known_s[-1]):
+            raise InputError(f"a request can't arrive at {arrival_s} s", "the engine is past that moment")
+        self.expect((input_tokens,), (output_tokens,))
+        known_s.append(arrival_s)
+
+    def expect(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Note the lengths of requests that the feed will hand over."""
+        self.to_prefill.extend(inputs)
+        self.outputs.extend(outputs)
+        self.to_yield.extend(outputs)
+        for counts in (self.computed, self.offset, self.preemptions):
+            counts.extend([0] * len(outputs))
+        for times_s in (self.start_s, self.first_s, self.end_s):
+            times_s.extend([nan] * len(outputs))
+
+    def in_flight(self, now_s: float) -> int:
+        """Return the requests given and not ended by `now_s`, the time that was advanced to."""
+        return len(self.outputs) - (self.ended if self.now_s <= now_s else self.ended_before)
+
+    def advance(self, until_s: float) -> None:
+        """Take every step that begins before `until_s`; the last one may end after it."""
+        self.until_s = until_s
+        while self.now_s < until_s:
             if self.feed.next_s <= self.now_s:
                 self.waiting.extend(self.feed.take(self.now_s))
             if self.decoding and self.partial is None and self._nobody_admissible():
-                if not self._decode_until_event():
+                if not self._decode_until_event(until_s):
                     self._one_step()
             elif self.decoding or self.partial is not None or self.waiting:
                 self._one_step()
-            elif self.feed.next_s < inf:
+            elif self.feed.next_s < until_s:
                 self.now_s = self.feed.next_s
             else:
-                return self._result()
+                return
 
     def _nobody_admissible(self) -> bool:
         """Tell whether the next step would admit nobody, as would those after it until one ends."""
@@ -112,14 +147,14 @@ class _Run:
             or self.kv.blocks(self.to_prefill[self.waiting[0]]) > self.kv.free
         )
 
-    def _decode_until_event(self) -> bool:
-        """Take all decode steps until something else happens; False where there is no block for one."""
+    def _decode_until_event(self, until_s: float) -> bool:
+        """Take the decode steps until something else happens; False where there is no block for one."""
         while self.decoding.get(self.ends[0][1]) != self.ends[0][0]:
             heappop(self.ends)
         most = self.kv.steps_that_fit(self.done_steps + 1, self.ends[0][0] - self.done_steps)
         if not most:
             return False
-        steps = self._pass_time(most, inf if self.waiting else self.feed.next_s)
+        steps = self._pass_time(most, until_s if self.waiting else min(until_s, self.feed.next_s))
         self.kv.take(self.kv.due_over(self.done_steps + 1, steps))
         self.kv.note_use()
         self.done_steps += steps
@@ -260,6 +295,7 @@ class _Run:
 
     def _end_decodes(self) -> None:
         """End the decodes whose last token the last step yielded."""
+        self.ended_before = self.ended
         while self.ends and self.ends[0][0] <= self.done_steps:
             step, request = heappop(self.ends)
             if self.decoding.get(request) == step:
@@ -276,17 +312,19 @@ class _Run:
         return offset + self.done_steps
 
     def _end(self, request: int) -> None:
+        self.ended += 1
         self.end_s[request] = self.now_s + self.costs.token_s
         self.feed.ended(self.end_s[request])
 
-    def _result(self) -> EngineRun:
+    def run(self) -> EngineRun:
+        """Return what the engine did; times of requests that haven't ended are NaN."""
         return EngineRun(
             arrival_s=np.array(self.feed.arrival_s),
             start_s=np.array(self.start_s),
             first_token_s=np.array(self.first_s),
             end_s=np.array(self.end_s),
-            output_tokens=self.outputs,
-            preemptions=np.array(self.preemptions),
+            output_tokens=np.array(self.outputs, np.int64),
+            preemptions=np.array(self.preemptions, np.int64),
             steps=self.done_steps,
             busy_s=self.busy_s,
             seq_steps=self.seq_steps,

@@ -1,4 +1,4 @@
-"""What a simulated engine did."""
+"""What simulated requests met, and what a simulated engine did."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,16 +19,12 @@ class Measure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EngineRun:
-    """Times of every request, and of the engine. The arrays have an entry a request, by number.
+class RequestTimes:
+    """Times of requests. The arrays have an entry a request, by number.
 
     - `arrival_s`: when the client sent it; the first one of a run is at 0;
     - `start_s`: start of the step that computed its first prompt token;
-    - `first_token_s`, `end_s`: when the client had its first and its last token;
-    - `preemptions`: how often its cache was taken away and its tokens computed again;
-    - `steps`, `busy_s`: steps of the engine, and their seconds;
-    - `seq_steps`: sequences of each step, summed over the steps;
-    - `max_kv_tokens`: most tokens that the blocks in use had room for, `kv_capacity_tokens` at most.
+    - `first_token_s`, `end_s`: when the client had its first and its last token.
     """
 
     arrival_s: Floats
@@ -36,12 +32,6 @@ class EngineRun:
     first_token_s: Floats
     end_s: Floats
     output_tokens: Ints
-    preemptions: Ints
-    steps: int
-    busy_s: float
-    seq_steps: int
-    max_kv_tokens: int
-    kv_capacity_tokens: int
 
     @property
     def ttft_s(self) -> Floats:
@@ -70,16 +60,6 @@ class EngineRun:
         return float(self.end_s.max() - self.arrival_s.min())
 
     @property
-    def mean_batch(self) -> float:
-        """Mean sequences of a step."""
-        return self.seq_steps / self.steps
-
-    @property
-    def utilization(self) -> float:
-        """Part of the run that the engine was computing."""
-        return self.busy_s / self.makespan_s
-
-    @property
     def output_tok_per_s(self) -> float:
         """Output tokens of all requests over the makespan."""
         return float(self.output_tokens.sum()) / self.makespan_s
@@ -90,3 +70,31 @@ class EngineRun:
         if not len(values):
             return np.full(len(percentiles), np.nan)
         return np.asarray(np.percentile(values, percentiles), np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineRun(RequestTimes):
+    """Times of every request of one engine, and of the engine.
+
+    - `preemptions`: how often a request's cache was taken away and its tokens computed again;
+    - `steps`, `busy_s`: steps of the engine, and their seconds;
+    - `seq_steps`: sequences of each step, summed over the steps;
+    - `max_kv_tokens`: most tokens that the blocks in use had room for, `kv_capacity_tokens` at most.
+    """
+
+    preemptions: Ints
+    steps: int
+    busy_s: float
+    seq_steps: int
+    max_kv_tokens: int
+    kv_capacity_tokens: int
+
+    @property
+    def mean_batch(self) -> float:
+        """Mean sequences of a step."""
+        return self.seq_steps / self.steps
+
+    @property
+    def utilization(self) -> float:
+        """Part of the run that the engine was computing."""
+        return self.busy_s / self.makespan_s

@@ -11,7 +11,7 @@ from hgpu.core.operating_point import EngineOptions
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import LatencyModel, StepModel, prefill_batch
 from hgpu.simulator.arrivals import Arrivals, ClosedLoop, FixedCosts
-from hgpu.simulator.engine import simulate
+from hgpu.simulator.engine import Engine, simulate
 from hgpu.simulator.result import EngineRun, Measure
 from hgpu.workloads.trace import Trace, ordered_trace
 
@@ -246,3 +246,47 @@ def test_quantiles_are_of_the_requests_that_have_the_measure() -> None:
     assert run.quantiles(Measure.TTFT, [0, 50, 100]).tolist() == [1.0, 2.0, 3.0]
     assert np.isnan(run.quantiles(Measure.TPOT, [50])).all()
     assert run.output_tok_per_s == 1.0 and run.makespan_s == 3.0
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.lists(st.sampled_from([0.0, 0.3, 1.0, 5.0, 40.0]), max_size=20))
+def test_an_engine_advanced_bit_by_bit_does_what_it_does_at_once(
+    case: tuple[LatencyModel, EngineOptions, Arrivals, FixedCosts, int], pauses_s: list[float]
+) -> None:
+    """And what it says it holds, each time that it is looked at, is what the whole run shows."""
+    latency, options, arrivals, costs, block_tokens = case
+    if isinstance(arrivals, ClosedLoop):
+        return
+    whole = simulate(latency, options, arrivals, costs, block_tokens)
+    engine = Engine(latency, options, costs, block_tokens)
+    looks = np.cumsum([0.0, *pauses_s]).tolist()
+    left_s = whole.end_s - costs.token_s
+    for number, now_s in enumerate(arrivals.arrivals_s.tolist()):
+        for moment_s in [*[look for look in looks if look <= now_s], now_s]:
+            if moment_s >= engine.until_s:
+                engine.advance(moment_s)
+                held = int((left_s[:number] > moment_s + 1e-9).sum())
+                about = int((left_s[:number] > moment_s - 1e-9).sum())
+                assert held <= engine.in_flight(moment_s) <= about
+        engine.give(now_s, int(arrivals.input_tokens[number]), int(arrivals.output_tokens[number]))
+    engine.advance(float("inf"))
+    run = engine.run()
+    for name in ("arrival_s", "start_s", "first_token_s", "end_s", "output_tokens", "preemptions"):
+        assert getattr(run, name).tolist() == getattr(whole, name).tolist()
+    assert (run.steps, run.seq_steps, run.max_kv_tokens) == (
+        whole.steps,
+        whole.seq_steps,
+        whole.max_kv_tokens,
+    )
+    assert run.busy_s == pytest.approx(whole.busy_s)
+    assert engine.in_flight(float("inf")) == 0
+
+
+def test_a_request_in_the_past_is_refused() -> None:
+    engine = Engine(UNIT, ENGINE)
+    engine.advance(2.0)
+    with pytest.raises(InputError, match="arrive at 1"):
+        engine.give(1.0, 5, 5)
+    engine.give(3.0, 5, 5)
+    with pytest.raises(InputError, match=r"arrive at 2\.5"):
+        engine.give(2.5, 5, 5)

@@ -1,0 +1,185 @@
+"""A trace replayed against pools of engines.
+
+Requests are routed to pools by the shares of their bucket, and to the engines of a pool by a balancing
+policy. Pools don't affect one another, so each is played on its own, request by request in order of arrival.
+Nothing is dropped: a request that no bucket holds, that no engine of its pool can ever serve, or
+whose pool has no engine is *rejected*, and counted.
+"""
+
+from dataclasses import dataclass, replace
+from math import inf
+from random import Random
+
+import numpy as np
+
+from hgpu.core.errors import UnknownName
+from hgpu.core.operating_point import EngineOptions
+from hgpu.core.step import LatencyModel
+from hgpu.simulator.balance import DEFAULT_BALANCER, Balancer, balancer_of
+from hgpu.simulator.engine import BLOCK_TOKENS, Engine
+from hgpu.simulator.limits import servable
+from hgpu.simulator.result import EngineRun, RequestTimes
+from hgpu.simulator.routing import Routing
+from hgpu.workloads.trace import Ints, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePool:
+    """`engines` alike engines on `machines` machines that cost `usd_per_hour` together."""
+
+    name: str
+    latency: LatencyModel
+    engine: EngineOptions
+    engines: int
+    machines: int
+    usd_per_hour: float
+
+    def less_a_machine(self) -> "EnginePool":
+        """Return the pool without one machine, its engines and its price."""
+        left = self.machines - 1
+        return replace(
+            self,
+            engines=self.engines * left // self.machines,
+            machines=left,
+            usd_per_hour=self.usd_per_hour * left / self.machines,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Pools, and the share of each bucket that each takes."""
+
+    pools: tuple[EnginePool, ...]
+    routing: Routing
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Cost of all machines."""
+        return sum(pool.usd_per_hour for pool in self.pools)
+
+    def less_a_machine(self, name: str) -> "Fleet":
+        """Return the fleet without one machine of a pool; the routing stays. Raises UnknownName."""
+        if name not in {pool.name for pool in self.pools}:
+            raise UnknownName("pool", name, [pool.name for pool in self.pools])
+        pools = tuple(pool.less_a_machine() if pool.name == name else pool for pool in self.pools)
+        return replace(self, pools=pools)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRun:
+    """What a pool did.
+
+    `utilization` is the part of the run that an engine was computing, on average over the engines;
+    `mean_batch` the sequences of a step, on average; `max_kv_share` the largest part of any engine's KV
+    cache that was in use.
+    """
+
+    name: str
+    engines: int
+    requests: int
+    rejected: int
+    utilization: float
+    mean_batch: float
+    max_kv_share: float
+    preemptions: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FleetRun:
+    """Times of the requests that were served, in order of arrival, and what each pool did.
+
+    `requests` counts those that were rejected too; `makespan_s` runs from the first arrival to the
+    last token or the last arrival.
+    """
+
+    served: RequestTimes
+    input_tokens: Ints
+    requests: int
+    makespan_s: float
+    pools: tuple[PoolRun, ...]
+
+    @property
+    def rejected(self) -> int:
+        """Requests that nobody could serve."""
+        return self.requests - len(self.input_tokens)
+
+
+def replay(fleet: Fleet, trace: Trace, balance: str = DEFAULT_BALANCER, seed: int = 0) -> FleetRun:
+    """Return what a fleet makes of a trace. The same seed gives the same run.
+
+    Raises UnknownName for a balancing policy that there isn't, InputError for engine options that vLLM
+    refuses.
+    """
+    routed = fleet.routing.pools_of(trace.input_tokens, trace.output_tokens)
+    played = []
+    for number, pool in enumerate(fleet.pools):
+        balancer = balancer_of(balance, Random(f"{seed} {pool.name}"))
+        played.append(_play(pool, trace, np.flatnonzero(routed == number), balancer))
+    ends_s = [run.end_s.max(initial=0.0) for pool in played for run in pool.runs]
+    makespan_s = float(max([trace.duration_s, *ends_s]))
+    numbers = np.concatenate([pool.numbers for pool in played])
+    order = np.argsort(numbers)
+    return FleetRun(
+        _times([run for pool in played for run in pool.runs], order),
+        trace.input_tokens[numbers[order]],
+        trace.requests,
+        makespan_s,
+        tuple(_pool_run(pool, made, makespan_s) for pool, made in zip(fleet.pools, played, strict=True)),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Played:
+    """The run of each engine of a pool, and the numbers of the requests, engine by engine."""
+
+    runs: tuple[EngineRun, ...]
+    numbers: Ints
+    rejected: int
+
+
+def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer) -> _Played:
+    """Hand a pool's requests to its engines."""
+    inputs, outputs = trace.input_tokens[mine], trace.output_tokens[mine]
+    total_blocks = pool.latency.kv_capacity_tokens // BLOCK_TOKENS
+    fits = servable(inputs, outputs, pool.engine, total_blocks, BLOCK_TOKENS) & (pool.engines > 0)
+    kept = mine[fits]
+    engines = [Engine(pool.latency, pool.engine) for _ in range(pool.engines)]
+    took: list[list[int]] = [[] for _ in engines]
+    columns = (kept, trace.arrivals_s[kept], inputs[fits], outputs[fits])
+    for number, arrival_s, input_tokens, output_tokens in zip(*(c.tolist() for c in columns), strict=True):
+        which = balancer.pick(engines, arrival_s)
+        engines[which].give(arrival_s, input_tokens, output_tokens)
+        took[which].append(number)
+    for engine in engines:
+        engine.advance(inf)
+    numbers = np.array([number for part in took for number in part], np.int64)
+    return _Played(tuple(engine.run() for engine in engines), numbers, len(mine) - len(kept))
+
+
+def _times(runs: list[EngineRun], order: Ints) -> RequestTimes:
+    """Join the requests of all engines, in order of arrival."""
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(run, name) for run in runs] or [np.empty(0)])[order]
+
+    return RequestTimes(
+        *(joined(name) for name in ("arrival_s", "start_s", "first_token_s", "end_s", "output_tokens"))
+    )
+
+
+def _pool_run(pool: EnginePool, played: _Played, makespan_s: float) -> PoolRun:
+    runs = played.runs
+    steps = sum(run.steps for run in runs)
+    engine_s = pool.engines * makespan_s
+    return PoolRun(
+        name=pool.name,
+        engines=pool.engines,
+        requests=len(played.numbers),
+        rejected=played.rejected,
+        utilization=sum(run.busy_s for run in runs) / engine_s if engine_s else 0.0,
+        mean_batch=sum(run.seq_steps for run in runs) / steps if steps else 0.0,
+        max_kv_share=max(
+            (run.max_kv_tokens / run.kv_capacity_tokens for run in runs if run.steps), default=0.0
+        ),
+        preemptions=sum(int(run.preemptions.sum()) for run in runs),
+    )

@@ -1,0 +1,180 @@
+"""Proof of a plan: its fleet, replayed at multiples of its rate and with machines lost."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.artifacts.payloads.simulation import ObjectiveRow, PoolRow, RunRow, SimulationPayload, Spread
+from hgpu.core.errors import InputError
+from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.provenance import Provenance, weakest
+from hgpu.core.slo import Slo
+from hgpu.core.step import LatencyModel
+from hgpu.core.workload import Workload
+from hgpu.simulator.attainment import Attained, attainment
+from hgpu.simulator.balance import DEFAULT_BALANCER
+from hgpu.simulator.fleet import EnginePool, Fleet, FleetRun, PoolRun, replay
+from hgpu.simulator.result import Measure, RequestTimes
+from hgpu.simulator.routing import Routing
+from hgpu.workloads.replay import poisson_trace
+from hgpu.workloads.trace import Trace
+
+REQUESTS = 20_000
+
+Progress = Callable[[int, int, str], None]  # done, of how many, of what
+
+
+@dataclass(frozen=True, slots=True)
+class ProofOptions:
+    """Multiples of the plan's rate to replay at; whether to lose a machine of each pool in turn."""
+
+    multipliers: tuple[float, ...] = (0.5, 0.8, 1.0, 1.2)
+    lose: bool = False
+    balance: str = DEFAULT_BALANCER
+    requests: int | None = None
+    seed: int = 0
+
+
+def multipliers_of(text: str) -> tuple[float, ...]:
+    """Return the numbers of a list such as `0.5,1,1.2`; raise InputError for what is none."""
+    try:
+        numbers = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < number < float("inf") for number in numbers):
+        raise InputError(
+            f"bad rates '{text}'",
+            "they are multiples of the plan's rate: positive numbers, separated by commas",
+            "give such as --rates 0.5,0.8,1,1.2",
+        )
+    return tuple(dict.fromkeys(numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a plan promises, and the requests that it was made for."""
+
+    service: str
+    slo: Slo
+    workload: Workload
+
+
+def promise_of(plan: PlanPayload) -> Promise:
+    """Return a plan's promise; raise InputError where it has none (a plan of a Mélange file)."""
+    if plan.slo is None or plan.workload is None:
+        raise InputError(
+            f"the plan of '{plan.service}' can't be simulated",
+            "it was made from given capacities, so it has neither objectives nor request lengths",
+            "plan from a spec: hgpu plan spec.yaml",
+        )
+    return Promise(plan.service, plan.slo, plan.workload)
+
+
+def fleet_of(plan: PlanPayload, latency: Mapping[OperatingPoint, LatencyModel]) -> Fleet:
+    """Return a plan's fleet, given the latency model of each of its operating points."""
+    pools = tuple(
+        EnginePool(row.pool, latency[row.point], row.point.engine, row.engines, row.count, row.usd_per_hour)
+        for row in plan.allocation
+    )
+    shares = tuple(tuple(row.shares.get(pool.name, 0.0) for pool in pools) for row in plan.routing)
+    return Fleet(pools, Routing(promise_of(plan).workload.buckets, shares))
+
+
+def planned_arrivals(promise: Promise, trace: Trace | None, options: ProofOptions) -> Trace:
+    """Return arrivals at the plan's rate: of a trace, stretched to it, or Poisson with the plan's lengths."""
+    rate_rps = promise.workload.rate_rps
+    if trace is None:
+        count = options.requests or REQUESTS
+        return poisson_trace(promise.workload, rate_rps, requests=count, seed=options.seed)
+    kept = trace.requests if options.requests is None else min(options.requests, trace.requests)
+    head = replace(
+        trace,
+        arrivals_s=trace.arrivals_s[:kept],
+        input_tokens=trace.input_tokens[:kept],
+        output_tokens=trace.output_tokens[:kept],
+        prefix_blocks=None,
+    )
+    stretch = head.rate_rps / rate_rps
+    source = (
+        f"{trace.source}; arrivals × {stretch:.4g}, from {head.rate_rps:.4g} to {rate_rps:.4g} requests/s"
+    )
+    return replace(head, arrivals_s=head.arrivals_s * stretch, source=source)
+
+
+def prove(
+    promise: Promise, fleet: Fleet, arrivals: Trace, options: ProofOptions, progress: Progress
+) -> SimulationPayload:
+    """Replay arrivals at each multiple of the plan's rate, then at the rate itself with machines lost."""
+    cases: list[tuple[float, str | None]] = [(multiplier, None) for multiplier in options.multipliers]
+    if options.lose:
+        cases += [(1.0, pool.name) for pool in fleet.pools]
+    runs = []
+    for multiplier, lost in cases:
+        left = fleet.less_a_machine(lost) if lost else fleet
+        trace = replace(arrivals, arrivals_s=arrivals.arrivals_s / multiplier)
+        run = replay(left, trace, options.balance, options.seed)
+        runs.append(_run_row(promise, left, run, multiplier, lost))
+        progress(len(runs), len(cases), "runs")
+    return SimulationPayload(
+        service=promise.service,
+        arrivals=arrivals.source,
+        balance=options.balance,
+        seed=options.seed,
+        provenance=weakest([Provenance.SIMULATED, *(pool.latency.provenance for pool in fleet.pools)]),
+        runs=runs,
+    )
+
+
+def breaks_promise(payload: SimulationPayload) -> bool:
+    """Tell whether the run at the plan's own rate, nothing lost, was made and missed an objective."""
+    return any(run.multiplier == 1 and run.lost is None and not run.met for run in payload.runs)
+
+
+def _run_row(promise: Promise, fleet: Fleet, run: FleetRun, multiplier: float, lost: str | None) -> RunRow:
+    attained = attainment(run.served, run.requests, promise.slo)
+    usd = fleet.usd_per_hour * run.makespan_s / 3600
+    output_tokens = int(run.served.output_tokens.sum())
+    return RunRow(
+        multiplier=multiplier,
+        rate_rps=promise.workload.rate_rps * multiplier,
+        lost=lost,
+        requests=run.requests,
+        rejected=run.rejected,
+        makespan_s=run.makespan_s,
+        objectives=[_objective_row(row) for row in attained.objectives],
+        goodput_share=attained.goodput_share,
+        met=attained.met,
+        **{str(measure): _spread(run.served, measure) for measure in Measure},
+        usd_per_hour=fleet.usd_per_hour,
+        usd_per_million_output_tokens=_per_million(usd, output_tokens),
+        usd_per_million_tokens=_per_million(usd, output_tokens + int(run.input_tokens.sum())),
+        pools=[_pool_row(row) for row in run.pools],
+    )
+
+
+def _objective_row(row: Attained) -> ObjectiveRow:
+    return ObjectiveRow(
+        objective=row.name,
+        limit_s=row.objective.limit_s,
+        percentile=row.objective.percentile,
+        attainment=row.share,
+        met=row.met,
+    )
+
+
+def _pool_row(row: PoolRun) -> PoolRow:
+    return PoolRow(
+        pool=row.name, **{name: getattr(row, name) for name in PoolRun.__slots__ if name != "name"}
+    )
+
+
+def _per_million(usd: float, tokens: int) -> float | None:
+    return usd / tokens * 1e6 if tokens else None
+
+
+def _spread(served: RequestTimes, measure: Measure) -> Spread | None:
+    values_s = getattr(served, measure)
+    if not len(values_s):
+        return None
+    p50, p90, p95, p99 = (float(value) for value in served.quantiles(measure))
+    return Spread(mean=float(values_s.mean()), p50=p50, p90=p90, p95=p95, p99=p99)

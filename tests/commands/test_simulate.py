@@ -1,0 +1,132 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests_types import MELANGE_TOY, Run
+
+
+@pytest.fixture
+def planned(hgpu: Run, tmp_path: Path) -> str:
+    """A plan of two L4 machines, and its digest."""
+    assert hgpu("init", "serve", "--out", "spec.yaml").returncode == 0
+    done = hgpu("plan", "spec.yaml", "--estimate", "--json")
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["digest"])
+
+
+def azure(path: Path, rows: list[tuple[float, int, int]]) -> str:
+    """Write a trace of (second, input, output)."""
+    lines = [
+        f"2023-11-16 18:{int(second // 60):02}:{second % 60:010.7f},{tokens_in},{tokens_out}"
+        for second, tokens_in, tokens_out in rows
+    ]
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]) + "\n")
+    return str(path)
+
+
+def test_a_plan_keeps_its_promise_at_its_own_rate(hgpu: Run, planned: str) -> None:
+    done = hgpu("simulate", planned[:12], "--requests", "3000", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [run["multiplier"] for run in document["runs"]] == [0.5, 0.8, 1.0, 1.2]
+    assert document["provenance"] == "estimated" and document["balance"] == "power_of_two"
+    costs = [run["usd_per_million_output_tokens"] for run in document["runs"]]
+    assert costs == sorted(costs, reverse=True)
+    for run in document["runs"]:
+        assert run["requests"] == 3000 and run["rejected"] == 0 and run["lost"] is None
+        assert run["rate_rps"] == pytest.approx(4 * run["multiplier"])
+        assert [row["objective"] for row in run["objectives"]] == ["ttft", "tpot"]
+        assert run["goodput_share"] <= min(row["attainment"] for row in run["objectives"])
+        for row in run["objectives"]:
+            assert row["met"] == (row["attainment"] * 100 >= row["percentile"])
+        assert sum(pool["requests"] for pool in run["pools"]) == 3000
+        assert run["usd_per_million_tokens"] < run["usd_per_million_output_tokens"]
+        assert run["makespan_s"] == pytest.approx(3000 / run["rate_rps"], rel=0.2)
+    assert document["runs"][2]["met"]
+
+
+def test_the_same_simulation_has_the_same_digest_and_walks_back_to_plan_and_latency(
+    hgpu: Run, planned: str, tmp_path: Path
+) -> None:
+    trace = azure(tmp_path / "trace.csv", [(second, 400, 90) for second in range(50)])
+    words = ("simulate", planned, "--trace", trace, "--rates", "1", "--seed", "5", "--json")
+    first, second = (json.loads(hgpu(*words).stdout) for _ in range(2))
+    assert first == second
+    tree = json.loads(hgpu("show", first["digest"], "--lineage", "--json").stdout)
+    assert tree["kind"] == "simulation"
+    assert [(row["kind"], row["problem"]) for row in tree["inputs"]] == [
+        ("plan", None),
+        ("latency", None),
+        ("file", None),
+    ]
+    assert "attainment" in hgpu("show", first["digest"]).stdout
+
+
+def test_a_trace_is_stretched_to_the_rate_of_the_plan_and_says_so(
+    hgpu: Run, planned: str, tmp_path: Path
+) -> None:
+    trace = azure(tmp_path / "trace.csv", [(second / 2, 400, 90) for second in range(81)])
+    done = hgpu("simulate", planned, "--trace", trace, "--rates", "1,2", "--json")
+    assert "from 2 to 4 requests/s" in done.stderr
+    document = json.loads(done.stdout)
+    assert "from 2 to 4 requests/s" in document["arrivals"]
+    assert [run["requests"] for run in document["runs"]] == [81, 81]
+    assert 20 < document["runs"][0]["makespan_s"] < 40 and 10 < document["runs"][1]["makespan_s"] < 30
+    fewer = json.loads(hgpu("simulate", planned, "--trace", trace, "--requests", "40", "--json").stdout)
+    assert fewer["runs"][0]["requests"] == 40
+
+
+def test_a_missed_objective_is_exit_3_with_one_document(hgpu: Run, planned: str, tmp_path: Path) -> None:
+    """All at once, then one long after: the queue takes longer than two seconds."""
+    burst = [(0.0, 400, 90)] * 200 + [(50.0, 400, 90)]
+    trace = azure(tmp_path / "burst.csv", burst)
+    done = hgpu("simulate", planned, "--trace", trace, "--rates", "0.5,1", "--json")
+    assert done.returncode == 3 and not json.loads(done.stdout)["runs"][1]["met"]
+    shown = hgpu("simulate", planned, "--trace", trace, "--rates", "0.5,1")
+    assert shown.returncode == 3 and "missed at 1×: TTFT ≤ 2000 ms" in shown.stdout
+    assert hgpu("simulate", planned, "--trace", trace, "--rates", "0.5").returncode == 0
+
+
+def test_rejected_requests_are_counted_and_explained(hgpu: Run, planned: str, tmp_path: Path) -> None:
+    rows = [(float(second), 400, 90) for second in range(98)] + [(98.0, 400, 0), (99.0, 7900, 900)]
+    done = hgpu("simulate", planned, "--trace", azure(tmp_path / "t.csv", rows), "--rates", "1")
+    assert "rejected at 1×: 2 that no bucket of the plan holds, 0 that no engine" in done.stdout
+
+
+def test_losing_a_machine_adds_a_run_a_pool(hgpu: Run, planned: str) -> None:
+    words = ("simulate", planned, "--requests", "2000", "--rates", "1", "--json")
+    kept, lost = json.loads(hgpu(*words, "--lose").stdout)["runs"]
+    assert (kept["lost"], lost["lost"], lost["multiplier"]) == (None, "l4", 1.0)
+    assert lost["pools"][0]["engines"] == kept["pools"][0]["engines"] - 1 == 1
+    assert lost["usd_per_hour"] == pytest.approx(kept["usd_per_hour"] / 2)
+    assert lost["goodput_share"] < kept["goodput_share"]
+    assert len(json.loads(hgpu(*words, "--no-lose").stdout)["runs"]) == 1
+
+
+def test_bad_arguments_are_refused(hgpu: Run, planned: str) -> None:
+    cases = (
+        (("--rates", "0,1"), "bad rates '0,1'"),
+        (("--rates", "fast"), "bad rates 'fast'"),
+        (("--rates", "1,nan"), "bad rates '1,nan'"),
+        (("--balance", "roundrobin"), "did you mean round_robin"),
+        (("--trace", "nothing.csv"), "nothing.csv"),
+    )
+    for words, said in cases:
+        done = hgpu("simulate", planned, *words)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+        assert not done.stdout
+
+
+def test_a_plan_of_given_capacities_has_nothing_to_simulate(hgpu: Run, tmp_path: Path) -> None:
+    (tmp_path / "toy.json").write_text(json.dumps(MELANGE_TOY))
+    digest = json.loads(hgpu("plan", "--melange", "toy.json", "--json").stdout)["digest"]
+    done = hgpu("simulate", digest)
+    assert done.returncode == 2 and "neither objectives nor request lengths" in done.stderr
+
+
+def test_a_lost_latency_model_is_named(hgpu: Run, planned: str, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "results" / "latency")
+    done = hgpu("simulate", planned)
+    assert done.returncode == 2 and "no latency model of pool 'l4'" in done.stderr
+    assert "plan again" in done.stderr and "Traceback" not in done.stderr
