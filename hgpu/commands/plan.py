@@ -35,6 +35,13 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what binds, what it is worth, and the runner-up.")
     ] = False,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Tighten until a simulation of the fleet meets the objectives.")
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Prove on this trace; by default the spec's, or Poisson arrivals.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=100, help="Prove on so many requests.")] = None,
     current: Annotated[str, typer.Option(help="The plan that runs now: path, digest or @ref.")] = "",
     change_cost: Annotated[
         float,
@@ -50,7 +57,8 @@ def plan(
 ) -> None:
     """Find the cheapest machines that serve a workload within its objectives.
 
-    Operating points that weren't profiled are estimated, and say so.
+    Operating points that weren't profiled are estimated, and say so. Exit code 3 where there is no plan, or
+    --prove finds none that holds.
 
     Example: hgpu plan spec.yaml --sweep rate=1,4,16,64 --sweep slo.tpot_ms=40,120
     """
@@ -77,6 +85,9 @@ def plan(
         time_limit,
         confidence,
         explain,
+        prove,
+        trace,
+        requests,
         current,
         change_cost,
     )
@@ -95,3 +106,5 @@ def plan(
     else:
         for artifact in plans:
             print_plan(artifact)
+    if any(artifact.payload.proof and not artifact.payload.proof.held for artifact in plans):
+        raise typer.Exit(3)

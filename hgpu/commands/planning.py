@@ -16,13 +16,17 @@ from hgpu.core.provenance import Provenance
 from hgpu.latency.confidence import safety_factor
 from hgpu.latency.select import Selection, select_latency
 from hgpu.report.output import note
+from hgpu.simulator.proof import Promise, ProofOptions, planned_arrivals
 from hgpu.solvers.demand import Candidates, Change, Demand
 from hgpu.solvers.explain import explain
 from hgpu.solvers.melange import read_melange
 from hgpu.solvers.plan import Planned, make_plans, plan_of_problem
+from hgpu.solvers.prove import Prover
 from hgpu.solvers.sweep import Cell, combinations
 from hgpu.specs.load import load_spec
 from hgpu.specs.service import Service, service_of
+from hgpu.workloads.readers import read_trace
+from hgpu.workloads.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,9 @@ class Asked:
     time_limit_s: float = 60.0
     confidence: float = 0.9
     explain: bool = False
+    prove: bool = False
+    trace: Path | None = None
+    requests: int | None = None
     current: str = ""
     change_usd_per_hour: float = 0.0
 
@@ -76,13 +83,29 @@ def _plans(asked: Asked, values: dict[str, Any], said: set[str]) -> list[Artifac
         _say_sources(selection, asked.confidence, said)
         models = {point: artifact.payload.latency for point, artifact in selection.chosen.items()}
         demands.append(Demand(service, Candidates(models, selection.refused, asked.confidence), key))
-    planned = make_plans(demands, asked.gap, asked.time_limit_s, _change(asked, keys))
+    change = _change(asked, keys)
+    if asked.prove:
+        arrivals = [_arrivals(service, asked) for service in services]
+        planned = Prover(demands, arrivals, asked.gap, asked.time_limit_s, change).prove()
+    else:
+        planned = make_plans(demands, asked.gap, asked.time_limit_s, change)
     if asked.explain:
         planned = [_explained(plan, demand, asked.gap) for plan, demand in zip(planned, demands, strict=True)]
     return [
         _save(asked, service, selection, plan)
         for service, selection, plan in zip(services, selections, planned, strict=True)
     ]
+
+
+def _arrivals(service: Service, asked: Asked) -> Trace:
+    """Return the requests to prove a plan on: a trace at the planned rate, else Poisson arrivals."""
+    file = asked.trace or service.trace
+    promise = Promise(service.name, service.tiers, service.workload, service.workload.rate_rps)
+    trace = planned_arrivals(
+        promise, read_trace(file) if file else None, ProofOptions(requests=asked.requests)
+    )
+    note(f"proving on {trace.requests} requests: {trace.source}")
+    return trace
 
 
 def _explained(planned: Planned, demand: Demand, gap: float) -> Planned:
@@ -101,13 +124,16 @@ def _change(asked: Asked, keys: Sequence[str]) -> Change | None:
 
 def _save(asked: Asked, service: Service, selection: Selection, planned: Planned) -> Artifact[PlanPayload]:
     inputs = [artifact.as_input(f"latency {point.name}") for point, artifact in selection.chosen.items()]
+    proved_on = (
+        [InputRef(role="proved on", kind="file", digest=file_digest(asked.trace))] if asked.trace else []
+    )
     return save(
         asked.root,
         Draft(
             "plan",
             f"{service.name}-{service.workload.rate_rps:g}rps",
             planned.payload,
-            inputs=[*inputs, *service.files],
+            inputs=[*inputs, *service.files, *proved_on],
             options={"gap": asked.gap, "confidence": asked.confidence},
             environment=Environment(
                 price_date=price_date(service.offers), model_revision=service.model.digest[:12]

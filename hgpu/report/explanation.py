@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hgpu.artifacts.payloads.plan import Explanation
+from hgpu.artifacts.payloads.plan import Explanation, Proof
 from hgpu.report.output import table, usd
 
 
@@ -21,6 +21,24 @@ def explanation_tables(explanation: Explanation | None) -> list[Any]:
     for flip in explanation.flips:
         flips.add_row(f"{flip.rate_rps:g}", flip.fleet, _cost(flip.cost_usd_per_hour))
     return [prices, others, flips]
+
+
+def proof_tables(proof: Proof | None) -> list[Any]:
+    """Return the plans that were simulated, the unproved one first and the answer last."""
+    if proof is None:
+        return []
+    rows = table("proof: simulated plans", "fleet", ">USD/h", ">attained", ">promised", "headroom")
+    for tried in proof.rounds:
+        headroom = ", ".join(f"{point} {factor:.2f}" for point, factor in tried.headroom.items())
+        attained = f"{tried.attained:.2%}" + ("" if tried.attained >= tried.target - 1e-9 else " ✗")
+        rows.add_row(tried.fleet, usd(tried.cost_usd_per_hour), attained, f"{tried.target:.1%}", headroom)
+    return [rows]
+
+
+def proof_text(proof: Proof) -> str:
+    """Return what was proved, in a sentence."""
+    said = "holds" if proof.held else "does NOT hold: no fleet within the limits met every objective"
+    return f"the plan {said}, simulated on {proof.requests:,} requests: {proof.trace}"
 
 
 def _cost(usd_per_hour: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from hgpu.artifacts.payloads.plan import Baseline, PlanPayload
 from hgpu.artifacts.store import Artifact
 from hgpu.core.slo import Slo, Tier
-from hgpu.report.explanation import explanation_tables
+from hgpu.report.explanation import explanation_tables, proof_tables, proof_text
 from hgpu.report.output import console, ms, table, usd
 
 
@@ -33,10 +33,13 @@ def print_plan(artifact: Artifact[PlanPayload]) -> None:
         _routing(payload),
         _forbidden(payload),
         *explanation_tables(payload.explanation),
+        *proof_tables(payload.proof),
     ):
         if rows.row_count:
             out.print()
             out.print(rows)
+    if payload.proof is not None:
+        out.print(f"\n{proof_text(payload.proof)}", markup=False, soft_wrap=True)
     out.print(f"\nplan {artifact.short}  {artifact.path}", soft_wrap=True)
 
 

@@ -33,7 +33,7 @@ def print_simulation(artifact: Artifact[SimulationPayload]) -> None:
 
 def _attainment(payload: SimulationPayload) -> Any:
     heads = [
-        f">{LABELS[o.objective]} ≤ {o.limit_s * 1e3:g} ms at p{o.percentile:g}"
+        f">{o.tier and o.tier + ' '}{LABELS[o.objective]} ≤ {o.limit_s * 1e3:g} ms at p{o.percentile:g}"
         for o in payload.runs[0].objectives
     ]
     columns = (">requests/s", ">requests", ">rejected", *heads, ">all", ">USD/h", ">USD/M out", ">USD/M")
@@ -83,7 +83,7 @@ def _remarks(run: RunRow) -> list[str]:
         )
     for row in run.objectives:
         if not row.met:
-            limit = f"{LABELS[row.objective]} ≤ {row.limit_s * 1e3:g} ms"
+            limit = f"{row.tier and row.tier + ' '}{LABELS[row.objective]} ≤ {row.limit_s * 1e3:g} ms"
             got = f"{_share(row.attainment)} of requests, {row.percentile:g} % promised"
             lines.append(f"missed at {_case(run)}: {limit} for {got}")
     return lines

@@ -25,10 +25,16 @@ class Attained:
 
 @dataclass(frozen=True, slots=True)
 class Attainment:
-    """Each objective for itself, and the part of all requests that kept to every one (goodput)."""
+    """Each objective for itself, and how many of the requests kept to every one (goodput)."""
 
     objectives: tuple[Attained, ...]
-    goodput_share: float
+    within: int
+    requests: int
+
+    @property
+    def goodput_share(self) -> float:
+        """The part of the requests that kept to every objective."""
+        return self.within / self.requests if self.requests else 1.0
 
     @property
     def met(self) -> bool:
@@ -50,5 +56,6 @@ def attainment(served: RequestTimes, requests: int, slo: Slo) -> Attainment:
         if objective:
             within: npt.NDArray[np.bool_] = values_s <= objective.limit_s
             every &= within
-            objectives.append(Attained(name, objective, int(within.sum()) / requests))
-    return Attainment(tuple(objectives), int(every.sum()) / requests)
+            share = int(within.sum()) / requests if requests else 1.0
+            objectives.append(Attained(name, objective, share))
+    return Attainment(tuple(objectives), int(every.sum()), requests)

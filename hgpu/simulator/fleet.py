@@ -19,7 +19,7 @@ from hgpu.simulator.balance import DEFAULT_BALANCER, Balancer, balancer_of
 from hgpu.simulator.engine import BLOCK_TOKENS, Engine
 from hgpu.simulator.limits import servable
 from hgpu.simulator.result import EngineRun, RequestTimes
-from hgpu.simulator.routing import Routing
+from hgpu.simulator.routing import NOBODY, Routing
 from hgpu.workloads.trace import Ints, Trace
 
 
@@ -88,13 +88,17 @@ class PoolRun:
 class FleetRun:
     """Times of the requests that were served, in order of arrival, and what each pool did.
 
-    `requests` counts those that were rejected too; `makespan_s` runs from the first arrival to the
-    last token or the last arrival.
+    `tier` and `pool` are numbers, of the requests that were served. `requests` counts those that were
+    rejected too, by tier; those outside of all buckets have none and count for each. `makespan_s` runs
+    from the first arrival to the last token or the last arrival.
     """
 
     served: RequestTimes
     input_tokens: Ints
+    tier: Ints
+    pool: Ints
     requests: int
+    tier_requests: tuple[int, ...]
     makespan_s: float
     pools: tuple[PoolRun, ...]
 
@@ -110,7 +114,7 @@ def replay(fleet: Fleet, trace: Trace, balance: str = DEFAULT_BALANCER, seed: in
     Raises UnknownName for a balancing policy that there isn't, InputError for engine options that vLLM
     refuses.
     """
-    routed = fleet.routing.pools_of(trace.input_tokens, trace.output_tokens)
+    routed, tiers = fleet.routing.pools_of(trace.input_tokens, trace.output_tokens)
     played = []
     for number, pool in enumerate(fleet.pools):
         balancer = balancer_of(balance, Random(f"{seed} {pool.name}"))
@@ -119,10 +123,14 @@ def replay(fleet: Fleet, trace: Trace, balance: str = DEFAULT_BALANCER, seed: in
     makespan_s = float(max([trace.duration_s, *ends_s]))
     numbers = np.concatenate([pool.numbers for pool in played])
     order = np.argsort(numbers)
+    outside = int((tiers == NOBODY).sum())
     return FleetRun(
         _times([run for pool in played for run in pool.runs], order),
         trace.input_tokens[numbers[order]],
+        tiers[numbers[order]],
+        routed[numbers[order]],
         trace.requests,
+        tuple(int((tiers == tier).sum()) + outside for tier in range(len(fleet.routing.tiers))),
         makespan_s,
         tuple(_pool_run(pool, made, makespan_s) for pool, made in zip(fleet.pools, played, strict=True)),
     )

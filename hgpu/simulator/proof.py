@@ -8,10 +8,10 @@ from hgpu.artifacts.payloads.simulation import ObjectiveRow, PoolRow, RunRow, Si
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.provenance import Provenance, weakest
-from hgpu.core.slo import Slo
+from hgpu.core.slo import Tier
 from hgpu.core.step import LatencyModel
 from hgpu.core.workload import Workload
-from hgpu.simulator.attainment import Attained, attainment
+from hgpu.simulator.attainment import Attained, Attainment, attainment
 from hgpu.simulator.balance import DEFAULT_BALANCER
 from hgpu.simulator.fleet import EnginePool, Fleet, FleetRun, PoolRun, replay
 from hgpu.simulator.result import Measure, RequestTimes
@@ -52,22 +52,24 @@ def multipliers_of(text: str) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a plan promises, and the requests that it was made for."""
+    """What a plan promises to each tier of requests, and the requests that it was made for."""
 
     service: str
-    slo: Slo
+    tiers: tuple[Tier, ...]
     workload: Workload
+    rate_rps: float
 
 
 def promise_of(plan: PlanPayload) -> Promise:
     """Return a plan's promise; raise InputError where it has none (a plan of a Mélange file)."""
-    if plan.slo is None or plan.workload is None:
+    tiers = tuple(plan.tiers) or ((Tier("", 1.0, plan.slo),) if plan.slo else ())
+    if not tiers or plan.workload is None:
         raise InputError(
             f"the plan of '{plan.service}' can't be simulated",
             "it was made from given capacities, so it has neither objectives nor request lengths",
             "plan from a spec: hgpu plan spec.yaml",
         )
-    return Promise(plan.service, plan.slo, plan.workload)
+    return Promise(plan.service, tiers, plan.workload, plan.workload.rate_rps * plan.served)
 
 
 def fleet_of(plan: PlanPayload, latency: Mapping[OperatingPoint, LatencyModel]) -> Fleet:
@@ -77,12 +79,15 @@ def fleet_of(plan: PlanPayload, latency: Mapping[OperatingPoint, LatencyModel]) 
         for row in plan.allocation
     )
     shares = tuple(tuple(row.shares.get(pool.name, 0.0) for pool in pools) for row in plan.routing)
-    return Fleet(pools, Routing(promise_of(plan).workload.buckets, shares))
+    promise = promise_of(plan)
+    return Fleet(
+        pools, Routing(promise.workload.buckets, shares, tuple(tier.share for tier in promise.tiers))
+    )
 
 
 def planned_arrivals(promise: Promise, trace: Trace | None, options: ProofOptions) -> Trace:
     """Return arrivals at the plan's rate: of a trace, stretched to it, or Poisson with the plan's lengths."""
-    rate_rps = promise.workload.rate_rps
+    rate_rps = promise.rate_rps
     if trace is None:
         count = options.requests or REQUESTS
         return poisson_trace(promise.workload, rate_rps, requests=count, seed=options.seed)
@@ -131,19 +136,23 @@ def breaks_promise(payload: SimulationPayload) -> bool:
 
 
 def _run_row(promise: Promise, fleet: Fleet, run: FleetRun, multiplier: float, lost: str | None) -> RunRow:
-    attained = attainment(run.served, run.requests, promise.slo)
+    attained = attainments(promise, run)
     usd = fleet.usd_per_hour * run.makespan_s / 3600
     output_tokens = int(run.served.output_tokens.sum())
     return RunRow(
         multiplier=multiplier,
-        rate_rps=promise.workload.rate_rps * multiplier,
+        rate_rps=promise.rate_rps * multiplier,
         lost=lost,
         requests=run.requests,
         rejected=run.rejected,
         makespan_s=run.makespan_s,
-        objectives=[_objective_row(row) for row in attained.objectives],
-        goodput_share=attained.goodput_share,
-        met=attained.met,
+        objectives=[
+            _objective_row(tier.name, row)
+            for tier, made in zip(promise.tiers, attained, strict=True)
+            for row in made.objectives
+        ],
+        goodput_share=sum(made.within for made in attained) / run.requests,
+        met=all(made.met for made in attained),
         **{str(measure): _spread(run.served, measure) for measure in Measure},
         usd_per_hour=fleet.usd_per_hour,
         usd_per_million_output_tokens=_per_million(usd, output_tokens),
@@ -152,8 +161,22 @@ def _run_row(promise: Promise, fleet: Fleet, run: FleetRun, multiplier: float, l
     )
 
 
-def _objective_row(row: Attained) -> ObjectiveRow:
+def attainments(promise: Promise, run: FleetRun, pool: int | None = None) -> list[Attainment]:
+    """Return what each tier attained; of a pool (by number) alone, what those of its requests did."""
+    made = []
+    for number, tier in enumerate(promise.tiers):
+        mine = run.tier == number
+        requests = run.tier_requests[number]
+        if pool is not None:
+            mine &= run.pool == pool
+            requests = int(mine.sum())
+        made.append(attainment(run.served.of(mine), requests, tier.slo))
+    return made
+
+
+def _objective_row(tier: str, row: Attained) -> ObjectiveRow:
     return ObjectiveRow(
+        tier=tier,
         objective=row.name,
         limit_s=row.objective.limit_s,
         percentile=row.objective.percentile,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from hgpu.workloads.trace import Floats, Ints
 
@@ -63,6 +64,11 @@ class RequestTimes:
     def output_tok_per_s(self) -> float:
         """Output tokens of all requests over the makespan."""
         return float(self.output_tokens.sum()) / self.makespan_s
+
+    def of(self, which: npt.NDArray[np.bool_]) -> "RequestTimes":
+        """Return the times of some of the requests."""
+        names = ("arrival_s", "start_s", "first_token_s", "end_s", "output_tokens")
+        return RequestTimes(*(getattr(self, name)[which] for name in names))
 
     def quantiles(self, measure: Measure, percentiles: Sequence[float] = (50, 90, 95, 99)) -> Floats:
         """Return percentiles of a measure in seconds; NaN where no request has it (TPOT of one token)."""

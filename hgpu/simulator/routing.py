@@ -23,34 +23,40 @@ NOBODY = -1
 class Routing:
     """The share of each bucket (row) that each pool (column) takes; a row sums to 1.
 
-    A bucket holds input in (low, high] and output in (low, high]; the low edge of the first bucket of a
-    workload reads 0, so the smallest lengths are in it.
+    Where requests have tiers, `tiers` says which part of every bucket each is, and there are rows for all
+    buckets of the first tier, then of the next. A bucket holds input in (low, high] and output in
+    (low, high]; the low edge of the first bucket of a workload reads 0, so the smallest lengths are in it.
     """
 
     buckets: tuple[Bucket, ...]
     shares: tuple[tuple[float, ...], ...]
+    tiers: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         """Refuse shares that would lose requests."""
-        for bucket, row in zip(self.buckets, self.shares, strict=True):
+        for bucket, row in zip(self.buckets * len(self.tiers), self.shares, strict=True):
             if any(share < 0 for share in row) or abs(sum(row) - 1) > 1e-6:
                 raise InputError(
                     f"bad shares of bucket {bucket.name}: {', '.join(f'{share:g}' for share in row)}",
                     "they must be 0 or more and sum to 1",
                 )
 
-    def pools_of(self, input_tokens: Ints, output_tokens: Ints) -> Ints:
-        """Return the number of the pool that takes each request; NOBODY where no bucket holds it."""
+    def pools_of(self, input_tokens: Ints, output_tokens: Ints) -> tuple[Ints, Ints]:
+        """Return the pool and the tier of each request, by number; NOBODY where no bucket holds it."""
         pools = np.full(len(input_tokens), NOBODY, np.int64)
-        for bucket, row in zip(self.buckets, self.shares, strict=True):
+        tiers = np.full(len(input_tokens), NOBODY, np.int64)
+        for number, bucket in enumerate(self.buckets):
             held = np.flatnonzero(
                 (input_tokens > bucket.input_low)
                 & (input_tokens <= bucket.input_high)
                 & (output_tokens > bucket.output_low)
                 & (output_tokens <= bucket.output_high)
             )
-            pools[held] = spread(row, len(held))
-        return pools
+            tiers[held] = spread(self.tiers, len(held))
+            for tier in range(len(self.tiers)):
+                mine = held[tiers[held] == tier]
+                pools[mine] = spread(self.shares[tier * len(self.buckets) + number], len(mine))
+        return pools, tiers
 
 
 def spread(shares: Sequence[float], requests: int) -> list[int]:

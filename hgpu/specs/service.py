@@ -42,6 +42,7 @@ class Service:
     spot_availability: float = 1.0
     spare_machines: int = 0
     budget_usd_per_hour: float | None = None
+    trace: Path | None = None
 
     @property
     def name(self) -> str:
@@ -91,6 +92,7 @@ def service_of(spec: ServeSpec) -> Service:
         spec.spot.availability,
         spec.spare_machines,
         spec.budget_usd_per_hour,
+        Path(spec.workload.trace) if spec.workload.trace else None,
     )
 
 

@@ -42,7 +42,7 @@ def test_a_request_goes_where_the_histogram_counted_it(lengths: list[tuple[int, 
         return
     buckets = bucketize(inputs, outputs, EDGES, EDGES)
     alone = tuple(tuple(np.eye(len(buckets))[number].tolist()) for number in range(len(buckets)))
-    pools = Routing(buckets, alone).pools_of(inputs, outputs)
+    pools, _ = Routing(buckets, alone).pools_of(inputs, outputs)
     assert np.array_equal(pools == NOBODY, ~inside)
     for number, bucket in enumerate(buckets):
         mine = pools == number
@@ -55,10 +55,21 @@ def test_lengths_on_an_edge_are_in_the_bucket_below() -> None:
     buckets = (Bucket(0, 10, 0, 10, 5, 5, 0.5), Bucket(10, 20, 0, 10, 15, 5, 0.5))
     routing = Routing(buckets, ((1.0, 0.0), (0.0, 1.0)))
     inputs, outputs = np.array([1, 10, 11, 20, 21, 5]), np.array([1, 10, 10, 1, 1, 11])
-    assert routing.pools_of(inputs, outputs).tolist() == [0, 0, 1, 1, NOBODY, NOBODY]
+    assert routing.pools_of(inputs, outputs)[0].tolist() == [0, 0, 1, 1, NOBODY, NOBODY]
 
 
 @pytest.mark.parametrize("row", [(0.5, 0.4), (1.5, -0.5), (0.0, 0.0)])
 def test_shares_that_would_lose_requests_are_refused(row: tuple[float, float]) -> None:
     with pytest.raises(InputError, match=r"in≤10 out≤10"):
         Routing((Bucket(0, 10, 0, 10, 5, 5, 1.0),), (row,))
+
+
+def test_tiers_are_parts_of_every_bucket_with_shares_of_their_own() -> None:
+    buckets = (Bucket(0, 10, 0, 10, 5, 5, 0.5), Bucket(10, 20, 0, 10, 15, 5, 0.5))
+    routing = Routing(buckets, ((1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)), (0.75, 0.25))
+    inputs = np.array([5] * 8 + [15] * 16)
+    pools, tiers = routing.pools_of(inputs, np.full(24, 5))
+    assert np.bincount(tiers).tolist() == [18, 6]
+    assert set(pools[tiers == 0].tolist()) == {0}
+    assert pools[(tiers == 1) & (inputs == 5)].tolist() == [1, 1]
+    assert sorted(pools[(tiers == 1) & (inputs == 15)].tolist()) == [0, 0, 1, 1]

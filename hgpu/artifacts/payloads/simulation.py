@@ -15,8 +15,9 @@ class Spread(Strict):
 
 
 class ObjectiveRow(Strict):
-    """`attainment` is the part of all requests that kept to an objective; `percentile` was promised."""
+    """`attainment` is the part of a tier's requests that kept to an objective; `percentile` was promised."""
 
+    tier: str
     objective: str
     limit_s: float
     percentile: float
