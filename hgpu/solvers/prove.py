@@ -23,7 +23,7 @@ from hgpu.solvers.rows import fleet_text
 from hgpu.workloads.trace import Trace
 
 ROUNDS = 30
-MOST_HEADROOM = 16.0
+MOST_HEADROOM = 64.0
 GROWTH = (
     (0.01, 1.05),
     (0.05, 1.15),
