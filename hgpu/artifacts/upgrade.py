@@ -8,8 +8,36 @@ from hgpu.core.errors import ArtifactError
 Document = dict[str, Any]
 Upgrade = Callable[[Document], Document]
 
+
+def _with_kv_cache_dtype(row: Document) -> Document:
+    """Return what holds an operating point with what version 1 meant: the model's own format.
+
+    A reader of version 1 would drop that option unseen and take an FP8 cache for a 16-bit one.
+    """
+    engine = {**row["point"]["engine"], "kv_cache_dtype": None}
+    return {**row, "point": {**row["point"], "engine": engine}}
+
+
+def _point_of_payload(document: Document) -> Document:
+    return {**document, "payload": _with_kv_cache_dtype(document["payload"])}
+
+
+def _points_of_rows(field: str) -> Upgrade:
+    def upgrade(document: Document) -> Document:
+        payload = document["payload"]
+        rows = [_with_kv_cache_dtype(row) for row in payload[field]]
+        return {**document, "payload": {**payload, field: rows}}
+
+    return upgrade
+
+
 # (kind, version it reads) -> a pure function that returns the document one version later
-UPGRADES: Mapping[tuple[str, int], Upgrade] = {}
+UPGRADES: Mapping[tuple[str, int], Upgrade] = {
+    ("profile", 1): _point_of_payload,
+    ("latency", 1): _point_of_payload,
+    ("plan", 1): _points_of_rows("allocation"),
+    ("deployment", 1): _points_of_rows("slots"),
+}
 
 
 def upgraded(
