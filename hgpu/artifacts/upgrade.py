@@ -31,10 +31,18 @@ def _points_of_rows(field: str) -> Upgrade:
     return upgrade
 
 
+def _latency_of_version_1(document: Document) -> Document:
+    """Add the cost of any prefill, which version 1 had no term for."""
+    document = _point_of_payload(document)
+    latency = document["payload"]["latency"]
+    latency = {**latency, "step": {**latency["step"], "prefill_s": 0.0}}
+    return {**document, "payload": {**document["payload"], "latency": latency}}
+
+
 # (kind, version it reads) -> a pure function that returns the document one version later
 UPGRADES: Mapping[tuple[str, int], Upgrade] = {
     ("profile", 1): _point_of_payload,
-    ("latency", 1): _point_of_payload,
+    ("latency", 1): _latency_of_version_1,
     ("plan", 1): _points_of_rows("allocation"),
     ("deployment", 1): _points_of_rows("slots"),
 }

@@ -39,6 +39,12 @@ def test_points_of_version_one_keep_their_cache_as_the_model_says() -> None:
         assert old == replace(new, engine=replace(new.engine, kv_cache_dtype=None))
 
 
+def test_latencies_of_version_one_charge_nothing_for_prefill_itself() -> None:
+    old, new = (load(GOLDEN / f"latency.v{version}").payload.latency.step for version in (1, 2))
+    assert old.prefill_s == 0.0 < new.prefill_s
+    assert old == replace(new, prefill_s=0.0)
+
+
 def test_committed_schemas_are_those_of_the_models() -> None:
     folder = ROOT / "docs" / "schemas"
     for name, text in schemas().items():
