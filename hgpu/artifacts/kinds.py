@@ -24,11 +24,11 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("profile", 1, ProfilePayload),
-        Kind("latency", 1, LatencyPayload),
+        Kind("profile", 2, ProfilePayload),
+        Kind("latency", 2, LatencyPayload),
         Kind("plan", 2, PlanPayload),
         Kind("simulation", 1, SimulationPayload),
-        Kind("deployment", 1, DeploymentPayload),
+        Kind("deployment", 2, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
     )
 }

@@ -9,7 +9,34 @@ Document = dict[str, Any]
 Upgrade = Callable[[Document], Document]
 
 
-def _plan_1(document: Document) -> Document:
+def _with_kv_cache_dtype(row: Document) -> Document:
+    """Return what holds an operating point with what version 1 meant: the model's own format.
+
+    A reader of version 1 would drop that option unseen and take an FP8 cache for a 16-bit one.
+    """
+    engine = {**row["point"]["engine"], "kv_cache_dtype": None}
+    return {**row, "point": {**row["point"], "engine": engine}}
+
+
+def _point_of_payload(document: Document) -> Document:
+    return {**document, "payload": _with_kv_cache_dtype(document["payload"])}
+
+
+def _deployment_of_version_1(document: Document) -> Document:
+    payload = document["payload"]
+    slots = [_with_kv_cache_dtype(row) for row in payload["slots"]]
+    return {**document, "payload": {**payload, "slots": slots}}
+
+
+def _latency_of_version_1(document: Document) -> Document:
+    """Add the cost of any prefill, which version 1 had no term for."""
+    document = _point_of_payload(document)
+    latency = document["payload"]["latency"]
+    latency = {**latency, "step": {**latency["step"], "prefill_s": 0.0}}
+    return {**document, "payload": {**document["payload"], "latency": latency}}
+
+
+def _plan_of_version_1(document: Document) -> Document:
     """Version 2 adds what binds and what was proved, tiers, and the bounds of a routing row's bucket."""
     old = document["payload"]
     buckets = old["workload"]["buckets"] if old["workload"] else [{}] * len(old["routing"])
@@ -22,7 +49,7 @@ def _plan_1(document: Document) -> Document:
         "tiers": [],
         "explanation": None,
         "proof": None,
-        "allocation": [{**row, "safety_factor": 1.0} for row in old["allocation"]],
+        "allocation": [{**_with_kv_cache_dtype(row), "safety_factor": 1.0} for row in old["allocation"]],
         "routing": [
             {**row, "tier": "", **{name: bucket.get(name) for name in bounds}}
             for row, bucket in zip(old["routing"], buckets, strict=True)
@@ -32,7 +59,12 @@ def _plan_1(document: Document) -> Document:
 
 
 # (kind, version it reads) -> a pure function that returns the document one version later
-UPGRADES: Mapping[tuple[str, int], Upgrade] = {("plan", 1): _plan_1}
+UPGRADES: Mapping[tuple[str, int], Upgrade] = {
+    ("profile", 1): _point_of_payload,
+    ("latency", 1): _latency_of_version_1,
+    ("plan", 1): _plan_of_version_1,
+    ("deployment", 1): _deployment_of_version_1,
+}
 
 
 def upgraded(

@@ -16,12 +16,15 @@ def estimate(
     gpu: Annotated[str, typer.Option(help="GPU type, as in `hgpu gpus`.")] = "",
     tp: Annotated[int, typer.Option(min=1, help="Tensor parallel degree.")] = 1,
     dtype: Annotated[str, typer.Option(help="bf16, fp8, …; as the weights are stored by default.")] = "",
+    kv_dtype: Annotated[
+        str, typer.Option(help="Of the KV cache: bf16, fp16, fp8; as the model says by default.")
+    ] = "",
     input: Annotated[int, typer.Option(min=1, help="Nominal input tokens.")] = 1024,
     output: Annotated[int, typer.Option(min=1, help="Nominal output tokens.")] = 128,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 1,
     points: Annotated[
         Path | None,
-        typer.Option(help="CSV: model,gpu,tp,dtype,input_tokens,output_tokens,concurrency."),
+        typer.Option(help="CSV: model,gpu,tp,dtype,input_tokens,output_tokens,concurrency[,kv_dtype]."),
     ] = None,
     source: Annotated[
         str, typer.Option("--from", help="Latency models: fit, silicon, roofline, or auto: the first.")
@@ -53,7 +56,7 @@ def estimate(
     from hgpu.simulator.harness import Harness
     from hgpu.specs.points import one_or_many
 
-    options = (model, gpu, str(tp), dtype, str(input), str(output), str(concurrency))
+    options = (model, gpu, str(tp), dtype, str(input), str(output), str(concurrency), kv_dtype)
     asked, unused = one_or_many(points, options)
     if unused:
         note(f"columns that mean nothing here: {', '.join(unused)}")

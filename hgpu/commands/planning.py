@@ -86,7 +86,9 @@ def _plans(asked: Asked, values: dict[str, Any], said: set[str]) -> list[Artifac
     change = _change(asked, keys)
     if asked.prove:
         arrivals = [_arrivals(service, asked) for service in services]
-        planned = Prover(demands, arrivals, asked.gap, asked.time_limit_s, change).prove()
+        prover = Prover(demands, arrivals, asked.gap, asked.time_limit_s, change)
+        planned = prover.prove()
+        demands = [demand.with_headroom(prover.headroom) for demand in demands]
     else:
         planned = make_plans(demands, asked.gap, asked.time_limit_s, change)
     if asked.explain:

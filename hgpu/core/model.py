@@ -1,6 +1,6 @@
 """What a planner needs to know of a language model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hgpu.core.gpu import DType
 
@@ -85,6 +85,21 @@ class ModelSpec:
     def flops_per_token(self) -> float:
         """Work of the matrix multiplications for one token, attention scores not counted."""
         return 2.0 * self.active_params
+
+    def cached_in(self, dtype: DType | None) -> "ModelSpec":
+        """Return the model with its KV cache in another format; None leaves it as it is.
+
+        Bytes scale with the bits of an element; an 8-bit cache's scales are a few numbers a layer and
+        not counted. Name and digest stay: it is the same checkpoint.
+        """
+        if dtype in (None, self.kv_dtype):
+            return self
+        return replace(
+            self,
+            kv_dtype=dtype,
+            kv_bytes_per_token=self.kv_bytes_per_token * dtype.bits // self.kv_dtype.bits,
+            window_kv_bytes_per_token=self.window_kv_bytes_per_token * dtype.bits // self.kv_dtype.bits,
+        )
 
     def step_weight_bytes(self, tokens: float) -> float:
         """Return the weight bytes that a step over `tokens` tokens reads.

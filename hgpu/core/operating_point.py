@@ -14,9 +14,15 @@ class Mode(StrEnum):
     OFFLOAD = "offload"  # experts in host memory behind a cache
 
 
+KV_DTYPES = (DType.BF16, DType.FP16, DType.FP8)  # what an engine can be asked to keep its KV cache in
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Engine settings that change its speed; the names are vLLM's."""
+    """Engine settings that change its speed; the names are vLLM's.
+
+    `kv_cache_dtype` is one of KV_DTYPES; None keeps the KV cache as the model says (vLLM's "auto").
+    """
 
     max_num_batched_tokens: int = 2048
     max_num_seqs: int = 256
@@ -24,6 +30,7 @@ class EngineOptions:
     gpu_memory_utilization: float = 0.9
     enforce_eager: bool = False
     kv_cache_bytes: int | None = None
+    kv_cache_dtype: DType | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +52,9 @@ class OperatingPoint:
         if self.mode is not Mode.MIXED:
             parts.append(str(self.mode))
         return " ".join(parts)
+
+    @property
+    def formats(self) -> str:
+        """Format of the weights and, where it was asked for, of the KV cache: `bf16, KV cache in fp8`."""
+        cache = self.engine.kv_cache_dtype
+        return f"{self.dtype}, KV cache in {cache}" if cache else str(self.dtype)

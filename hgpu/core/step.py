@@ -67,6 +67,11 @@ def matmul_load(
     return (touched**sharpness + (tokens / knee_tokens) ** sharpness) ** (1.0 / sharpness)
 
 
+def at_most_one(amount: Any) -> Any:
+    """Return min(amount, 1) of a float or an array, exactly: rounding never lets it fall."""
+    return amount * (amount < 1) + (amount >= 1)
+
+
 @dataclass(frozen=True, slots=True)
 class StepModel:
     """Latency of one engine step: non-negative coefficients on physical features.
@@ -76,13 +81,17 @@ class StepModel:
           + pair_s · prefill_pairs
           + kv_s · (decode_context_tokens + prefill_context_tokens)
           + seq_s · seqs
+          + prefill_s · min(prefill_seqs, 1)
 
     T is the tokens of the step. The second term is the matrix multiplications: weights are
     read once a step whatever its size, while their work grows with T; p (`sharpness`) says how
     clearly the larger of the two takes over (p = 1: they add up; p → ∞: the roofline's
     maximum). A mixture of experts reads fewer weights for few tokens: s
     (`expert_weight_share`) is the part of the weights that its experts hold and r
-    (`expert_reuse`) is 1 − k/E; both are 0 for dense models. Every feature grows with every
+    (`expert_reuse`) is 1 − k/E; both are 0 for dense models. The last term is what a step pays once for
+    any prefill at all: the attention of prompts has kernels of its own, which cost 40 to 60 µs a layer
+    however short the prompt (benchmarks/silicon). A fraction of a chunk, as a closed form may ask about,
+    pays that fraction. Every feature grows with every
     part of the batch and no coefficient is negative, so a larger step is never predicted to be
     faster, and no prediction is negative.
     """
@@ -96,6 +105,7 @@ class StepModel:
     sharpness: float
     expert_reuse: float = 0.0
     expert_weight_share: float = 0.0
+    prefill_s: float = 0.0
 
     def step_s(self, batch: StepBatch) -> float:
         """Return the predicted seconds of one step. Arrays in `batch` give an array."""
@@ -109,6 +119,7 @@ class StepModel:
             + self.pair_s * batch.prefill_pairs
             + self.kv_s * context
             + self.seq_s * batch.seqs
+            + self.prefill_s * at_most_one(batch.prefill_seqs)
         )
         return seconds
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgpu.core.model import ModelSpec
-from hgpu.core.step import matmul_load
+from hgpu.core.step import at_most_one, matmul_load
 from hgpu.profilers.samples import Sample
 
 Floats = NDArray[np.float64]
@@ -18,6 +18,7 @@ STEADY_SPREAD = 0.05  # of repeats on a quiet machine
 class Table:
     """Samples as arrays of equal length: the batch, the seconds, the weight and the script of each.
 
+    `prefills` is 1 where a step has prefill, else 0.
     A weight is 1/(5 % + relative spread of the repeats): what was measured with little noise counts
     for more, so that a busy moment of a shared machine doesn't bend the fit.
     """
@@ -26,6 +27,7 @@ class Table:
     pairs: Floats
     context: Floats
     seqs: Floats
+    prefills: Floats
     step_s: Floats
     weights: Floats
     scripts: NDArray[np.str_]
@@ -52,6 +54,7 @@ def table_of(samples: Sequence[Sample]) -> Table:
         pairs=np.array([b.prefill_pairs for b in batches], float),
         context=np.array([b.decode_context_tokens + b.prefill_context_tokens for b in batches], float),
         seqs=np.array([b.seqs for b in batches], float),
+        prefills=np.array([at_most_one(b.prefill_seqs) for b in batches], float),
         step_s=np.array([s.step_s for s in samples], float),
         weights=np.array([1.0 / (STEADY_SPREAD + s.spread) for s in samples], float),
         scripts=np.array([s.script for s in samples]),
@@ -71,6 +74,7 @@ def experts_of(model: ModelSpec) -> Experts:
 
 
 def columns(table: Table, knee_tokens: float, sharpness: float, experts: Experts) -> Floats:
-    """Return the feature matrix: overhead, matrix multiplications, pairs, context, sequences."""
+    """Return the feature matrix: overhead, matrix multiplications, pairs, context, sequences, prefill."""
     load = matmul_load(table.tokens, knee_tokens, sharpness, experts.reuse, experts.weight_share)
-    return np.column_stack([np.ones_like(table.tokens), load, table.pairs, table.context, table.seqs])
+    overhead = np.ones_like(table.tokens)
+    return np.column_stack([overhead, load, table.pairs, table.context, table.seqs, table.prefills])

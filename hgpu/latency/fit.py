@@ -79,14 +79,15 @@ def fit_step(table: Table, experts: Experts) -> StepModel:
             best = (residual, knee, sharpness, weights)
     assert best is not None
     _, knee, sharpness, weights = best
-    overhead, linear, pair, kv, seq = (float(w) for w in weights)
-    return StepModel(overhead, linear, pair, kv, seq, knee, sharpness, experts.reuse, experts.weight_share)
+    overhead, linear, pair, kv, seq, prefill = (float(w) for w in weights)
+    routed = experts.reuse, experts.weight_share
+    return StepModel(overhead, linear, pair, kv, seq, knee, sharpness, *routed, prefill_s=prefill)
 
 
 def predict(step: StepModel, table: Table, experts: Experts) -> Floats:
     """Return the predicted seconds of each row."""
     features = columns(table, step.knee_tokens, step.sharpness, experts)
-    weights = [step.overhead_s, step.linear_s, step.pair_s, step.kv_s, step.seq_s]
+    weights = [step.overhead_s, step.linear_s, step.pair_s, step.kv_s, step.seq_s, step.prefill_s]
     return np.asarray(features @ np.array(weights), dtype=np.float64)
 
 

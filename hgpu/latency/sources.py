@@ -93,7 +93,7 @@ def choose(
             notes = (differing(found.payload.point.engine, point.engine), passed_over)
             return Choice(source, found, "; ".join(note for note in notes if note))
     raise Infeasible(
-        f"no latency model of {model.name} on {point.name} in {point.dtype}",
+        f"no latency model of {model.name} on {point.name} in {point.formats}",
         f"source '{wanted}' has none",
         "profile and fit it, or take another source with --from",
     )
@@ -103,18 +103,23 @@ def is_of(artifact: LatencyArtifact, model: ModelSpec, point: OperatingPoint) ->
     """Tell whether a latency model is of this model on this point, engine options aside.
 
     Models are the same where all their sizes are: a name, or a format that is spelled out in a spec,
-    changes no step time.
+    changes no step time. The KV cache is among the sizes, in the format that the engine keeps it in:
+    another one holds other numbers of tokens and takes other times to read, so its fit is of another point.
     """
-    mine = replace(artifact.payload.point, engine=point.engine)
-    return mine == point and _sizes(artifact.payload.model) == _sizes(model)
+    fitted = artifact.payload
+    mine = replace(fitted.point, engine=point.engine)
+    return mine == point and _sizes(fitted.model, fitted.point.engine) == _sizes(model, point.engine)
 
 
 def differing(fitted: EngineOptions, asked: EngineOptions) -> str:
-    """Say which options the steps were measured with, where they aren't those that are asked for."""
-    here, there = asdict(asked), asdict(fitted)
+    """Say which options the steps were measured with, where they aren't those that are asked for.
+
+    The format of the KV cache isn't said: `is_of` holds that it is the same, spelled out or not.
+    """
+    here, there = (asdict(replace(options, kv_cache_dtype=None)) for options in (asked, fitted))
     parts = [f"{name} {there[name]}, not {here[name]}" for name in here if here[name] != there[name]]
     return f"measured with {'; '.join(parts)}" if parts else ""
 
 
-def _sizes(model: ModelSpec) -> ModelSpec:
-    return replace(model, name="", digest="")
+def _sizes(model: ModelSpec, engine: EngineOptions) -> ModelSpec:
+    return replace(model.cached_in(engine.kv_cache_dtype), name="", digest="")

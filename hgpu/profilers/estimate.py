@@ -95,7 +95,8 @@ def estimate(
 
     Raises Infeasible where the weights and one token of KV cache don't fit the memory.
     """
-    roofline = Roofline(model, gpu, point.tp, efficiency or efficiency_of(gpu, model.weight_dtype))
+    cached = model.cached_in(point.engine.kv_cache_dtype)
+    roofline = Roofline(cached, gpu, point.tp, efficiency or efficiency_of(gpu, model.weight_dtype))
     capacity = checked_capacity(roofline, point)
     samples = tuple(
         Sample(script.name, batch, roofline.step_s(batch))

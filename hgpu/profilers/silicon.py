@@ -55,6 +55,7 @@ def silicon(model: ModelSpec, source: str, gpu: GpuType, point: OperatingPoint) 
     Infeasible where the model doesn't fit the memory.
     """
     overheads = Overheads()
+    model = model.cached_in(point.engine.kv_cache_dtype)
     timed = kernels(model, source, gpu, point.tp)
     memory = replace(Efficiency(), workspace_bytes=overheads.workspace_bytes)
     capacity = checked_capacity(Roofline(model, gpu, point.tp, memory), point)

@@ -12,6 +12,8 @@ CPU_KV_CACHE_GIB = 1  # where the operating point doesn't say
 
 # Formats that only a quantised checkpoint has are left to its own config ("auto").
 _DTYPES = {DType.BF16: "bfloat16", DType.FP16: "float16", DType.FP32: "float32"}
+_KV_DTYPES = {DType.BF16: "bfloat16", DType.FP16: "float16", DType.FP8: "fp8"}
+_CPU_KV_DTYPES = {DType.FP8: "fp8"}
 
 
 def engine_arguments(
@@ -20,6 +22,7 @@ def engine_arguments(
     """Return the keyword arguments of `vllm.LLM` (or `EngineArgs`) for an operating point.
 
     `source` is a model folder or a Hugging Face id; `load_format` "dummy" makes random weights.
+    Raises InputError for a KV-cache format that vLLM lacks there.
     """
     engine = point.engine
     arguments: dict[str, object] = {
@@ -34,12 +37,26 @@ def engine_arguments(
     }
     if point.dtype is DType.FP8:
         arguments["quantization"] = "fp8"
+    if engine.kv_cache_dtype is not None:
+        arguments["kv_cache_dtype"] = _kv_cache_dtype(engine.kv_cache_dtype, gpu)
     if gpu.is_cpu:
         return arguments
     arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
     if engine.kv_cache_bytes is not None:
         arguments["kv_cache_memory_bytes"] = engine.kv_cache_bytes
     return arguments
+
+
+def _kv_cache_dtype(dtype: DType, gpu: GpuType) -> str:
+    """Return vLLM's name of a format; its CPU attention knows the model's own and FP8 (0.32)."""
+    known = _CPU_KV_DTYPES if gpu.is_cpu else _KV_DTYPES
+    if dtype not in known:
+        raise InputError(
+            f"vLLM can't keep the KV cache in {dtype} on {gpu.name}",
+            f"it knows {', '.join(known)} there, and the model's own format",
+            "use one of them, or leave engine.kv_cache_dtype out",
+        )
+    return known[dtype]
 
 
 def command_line(source: str, point: OperatingPoint, gpu: GpuType, load_format: str = "auto") -> list[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hgpu.core.gpu import DType
 from hgpu.core.operating_point import EngineOptions
 from hgpu.profilers.design import Script, design
 from hgpu.profilers.journal import Header, Journal
@@ -30,7 +31,8 @@ class WorkerJob:
     @property
     def engine(self) -> EngineOptions:
         """The engine options that the scripts are designed for."""
-        return EngineOptions(**self.options)
+        dtype = self.options.get("kv_cache_dtype")
+        return EngineOptions(**{**self.options, "kv_cache_dtype": DType(dtype) if dtype else None})
 
 
 def missing(job: WorkerJob, journal: Journal) -> list[tuple[Script, int]]:

@@ -19,7 +19,8 @@ def print_estimates(answers: Sequence[Answer], harness: Harness) -> None:
     )  # fmt: skip
     for answer in answers:
         asked = answer.asked
-        load = (asked.tp, asked.dtype, asked.input_tokens, asked.output_tokens, asked.concurrency)
+        formats = asked.dtype if asked.kv_dtype is None else f"{asked.dtype}, KV {asked.kv_dtype}"
+        load = (asked.tp, formats, asked.input_tokens, asked.output_tokens, asked.concurrency)
         rows.add_row(asked.model_name, asked.gpu_name, *(str(part) for part in load), *_figures(answer))
     console().print(rows)
     for number, answer in enumerate(answers, 1):
@@ -52,6 +53,7 @@ def _row(answer: Answer) -> dict[str, Any]:
         "gpu": asked.gpu_name,
         "tp": asked.tp,
         "dtype": str(asked.dtype),
+        "kv_dtype": str(asked.kv_dtype or asked.model.kv_dtype),
         "input_tokens": asked.input_tokens,
         "output_tokens": asked.output_tokens,
         "concurrency": asked.concurrency,

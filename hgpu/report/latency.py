@@ -35,7 +35,7 @@ def print_fits(artifacts: Sequence[Artifact[LatencyPayload]]) -> None:
 def _coefficients(artifacts: Sequence[Artifact[LatencyPayload]]) -> object:
     rows = table(
         "\nstep model", "operating point", ">overhead ms", ">weights ms", ">knee tokens", ">sharpness",
-        ">µs/1K pairs", ">µs/1K KV tokens", ">µs/sequence",
+        ">µs/1K pairs", ">µs/1K KV tokens", ">µs/sequence", ">prefill ms",
     )  # fmt: skip
     for artifact in artifacts:
         step = artifact.payload.latency.step
@@ -48,6 +48,7 @@ def _coefficients(artifacts: Sequence[Artifact[LatencyPayload]]) -> object:
             f"{step.pair_s * 1e9:.2f}",
             f"{step.kv_s * 1e9:.2f}",
             f"{step.seq_s * 1e6:.1f}",
+            f"{step.prefill_s * 1e3:.2f}",
         )
     return rows
 

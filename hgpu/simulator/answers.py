@@ -73,7 +73,7 @@ class Sources:
         what = known if latency.provenance is Provenance.FITTED else "no measurement of an engine"
         extra = f"; {choice.note}" if choice.note else ""
         self.say(
-            f"{asked.model_name} on {point.name} in {point.dtype}: source {choice.source}, "
+            f"{asked.model_name} on {point.name} in {point.formats}: source {choice.source}, "
             f"latency model {choice.artifact.short} ({what}{extra})"
         )
         return choice
@@ -83,11 +83,8 @@ def named_fits(root: Path, refs: Sequence[str], asked: Sequence[AskedPoint]) -> 
     """Return the latency models that the user names; each must be of a point that is asked about."""
 
     def fits(artifact: LatencyArtifact) -> bool:
-        point = artifact.payload.point
-        return any(
-            is_of(artifact, a.model, OperatingPoint(a.gpu.name, a.tp, dtype=a.dtype, engine=point.engine))
-            for a in asked
-        )
+        engine = artifact.payload.point.engine
+        return any(is_of(artifact, a.model, a.operating_point(engine)) for a in asked)
 
     named = [resolve(root, ref, "latency", fits) for ref in refs]
     for artifact in named:
@@ -95,8 +92,8 @@ def named_fits(root: Path, refs: Sequence[str], asked: Sequence[AskedPoint]) -> 
             payload = artifact.payload
             raise InputError(
                 f"latency model {artifact.short} is of no point that is asked about",
-                f"it is of {payload.model.name} on {payload.point.name} in {payload.point.dtype}",
-                "name one of a model, GPU, tensor parallel degree and format that you ask about",
+                f"it is of {payload.model.name} on {payload.point.name} in {payload.point.formats}",
+                "name one of a model, GPU, tensor parallel degree and formats that you ask about",
             )
     return named
 
@@ -126,12 +123,12 @@ def _chosen(asked: AskedPoint, sources: Sources) -> tuple[Choice | str, Job | No
     total = asked.input_tokens + asked.output_tokens
     try:
         engine = default_engine(asked.model, asked.gpu, asked.tp, total, asked.concurrency)
-        point = OperatingPoint(asked.gpu.name, asked.tp, dtype=asked.dtype, engine=engine)
+        point = asked.operating_point(engine)
         choice = sources.of(asked, point)
     except Infeasible as error:
         return _reason(error), None
     question = Question(asked.input_tokens, asked.output_tokens, asked.concurrency)
-    return choice, (choice.artifact.payload.latency, engine, question)
+    return choice, (choice.artifact.payload.latency, point.engine, question)
 
 
 def _outcomes(jobs: Sequence[Job], harness: Harness) -> Iterator[Figures | str]:

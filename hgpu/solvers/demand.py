@@ -1,7 +1,7 @@
 """What services ask for and what could serve it: the allocation problem of one or more of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from hgpu.core.offer import Market, Offer
@@ -69,6 +69,10 @@ class Demand:
             for tier in service.tiers
             for point, latency in candidates.latency.items()
         }
+
+    def with_headroom(self, headroom: Mapping[OperatingPoint, float]) -> "Demand":
+        """Return the demand whose engines count for less."""
+        return Demand(self.service, replace(self.candidates, headroom=headroom), self.key)
 
     @property
     def rows(self) -> list[Row]:

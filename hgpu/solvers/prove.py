@@ -8,7 +8,7 @@ simulation still agrees.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hgpu.artifacts.payloads.plan import Proof, ProofRound
 from hgpu.core.errors import Infeasible
@@ -65,9 +65,12 @@ class Prover:
     change: Change | None = None
     balance: str = DEFAULT_BALANCER
     seed: int = 0
+    headroom: Headroom = field(default_factory=dict)
 
     def prove(self) -> list[Planned]:
         """Return the cheapest plans that hold, or the best that were found, with the proof in each.
+
+        `headroom` is what these plans have.
 
         Raises Infeasible where there is no plan at all, headroom or not.
         """
@@ -82,7 +85,9 @@ class Prover:
                 break  # the limits allow no such fleet: what was found stands, unproved
         if trials[-1].held and len(trials) > 1:
             trials += self._tightened(trials[-2], trials[-1])
-        return _with_proof(trials, self.arrivals)
+        best = _best(trials)
+        self.headroom = best.headroom
+        return _with_proof(trials, best, self.arrivals)
 
     def _tightened(self, missed: Trial, held: Trial) -> list[Trial]:
         """Go back half of the way to the plan that missed, again and again."""
@@ -98,7 +103,7 @@ class Prover:
         return tried
 
     def _trial(self, headroom: Headroom) -> Trial:
-        demands = [Demand(d.service, replace(d.candidates, headroom=headroom), d.key) for d in self.demands]
+        demands = [demand.with_headroom(headroom) for demand in self.demands]
         plans = make_plans(demands, self.gap, self.time_limit_s, self.change)
         runs, rounds = [], []
         for demand, plan, trace in zip(demands, plans, self.arrivals, strict=True):
@@ -150,14 +155,16 @@ def _more(trial: Trial) -> dict[OperatingPoint, float] | None:
     return more if grew else None
 
 
-def _with_proof(trials: Sequence[Trial], arrivals: Sequence[Trace]) -> list[Planned]:
-    """The cheapest trial that held, else the one that came closest, with all that were tried."""
+def _best(trials: Sequence[Trial]) -> Trial:
+    """The cheapest trial that held, else the one that came closest."""
     held = [trial for trial in trials if trial.held]
-    best = (
-        min(held, key=lambda trial: trial.usd_per_hour)
-        if held
-        else max(trials, key=lambda trial: min(row.attained - row.target for row in trial.rounds))
-    )
+    if held:
+        return min(held, key=lambda trial: trial.usd_per_hour)
+    return max(trials, key=lambda trial: min(row.attained - row.target for row in trial.rounds))
+
+
+def _with_proof(trials: Sequence[Trial], best: Trial, arrivals: Sequence[Trace]) -> list[Planned]:
+    """The plans of a trial, with all that were tried, itself last."""
     order = [*(trial for trial in trials if trial is not best), best]
     plans = []
     for number, (plan, trace) in enumerate(zip(best.plans, arrivals, strict=True)):

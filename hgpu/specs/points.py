@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,15 +12,21 @@ from hgpu.catalog.models import load_model
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.core.gpu import DType, GpuType
 from hgpu.core.model import ModelSpec
+from hgpu.core.operating_point import KV_DTYPES, EngineOptions, OperatingPoint
 
 COLUMNS = ("model", "gpu", "tp", "dtype", "input_tokens", "output_tokens", "concurrency")
+OPTIONAL_COLUMNS = ("kv_dtype",)
 _HEADER_FIX = f"begin the file with the line {','.join(COLUMNS)}"
+_NUMBERS = ("tp", "input_tokens", "output_tokens", "concurrency")
 MOST = 10_000_000  # of a number; more is a slip
 
 
 @dataclass(frozen=True, slots=True)
 class AskedPoint:
-    """A row: the model and GPU with the names that the user gave, and the load."""
+    """A row: the model and GPU with the names that the user gave, and the load.
+
+    `kv_dtype` is the format of the KV cache; None keeps it as the model says.
+    """
 
     model_name: str
     gpu_name: str
@@ -31,6 +37,12 @@ class AskedPoint:
     input_tokens: int
     output_tokens: int
     concurrency: int
+    kv_dtype: DType | None = None
+
+    def operating_point(self, engine: EngineOptions) -> OperatingPoint:
+        """Return the point under engine options, but with the KV cache in the format that is asked for."""
+        options = replace(engine, kv_cache_dtype=self.kv_dtype)
+        return OperatingPoint(self.gpu.name, self.tp, dtype=self.dtype, engine=options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +54,11 @@ class PointsFile:
 
 
 def one_or_many(path: Path | None, options: Sequence[str]) -> tuple[tuple[AskedPoint, ...], tuple[str, ...]]:
-    """Return the points of a file, or the one that options (in the order of COLUMNS) give.
+    """Return the points of a file, or the one that options (in the order of all columns) give.
 
     Raises InputError where both are given, or neither.
     """
-    asked = dict(zip(COLUMNS, options, strict=True))
+    asked = dict(zip((*COLUMNS, *OPTIONAL_COLUMNS), options, strict=True))
     by_options = bool(asked["model"] and asked["gpu"])
     if by_options == (path is not None) or (path and (asked["model"] or asked["gpu"])):
         raise InputError(
@@ -77,16 +89,18 @@ def read_points(path: Path) -> PointsFile:
             why = f"it has {len(cells)} cells, the header has {len(header)}"
             raise InputError(f"{path}, line {line}: bad row", why, "give each column one cell")
         points.append(asked_point(dict(zip(header, cells, strict=True)), f"{path}, line {line}, column "))
-    return PointsFile(tuple(points), tuple(name for name in header if name not in COLUMNS))
+    known = (*COLUMNS, *OPTIONAL_COLUMNS)
+    return PointsFile(tuple(points), tuple(name for name in header if name not in known))
 
 
 def asked_point(cells: Mapping[str, str], where: str = "option ") -> AskedPoint:
     """Return a point from texts by column; `where` stands in front of the column in errors.
 
-    An empty `dtype` takes the weights as they are stored.
+    An empty `dtype` takes the weights as they are stored, an empty `kv_dtype` the KV cache as the model says.
     """
-    cells = {name: (cells[name] or "").strip() for name in COLUMNS}
-    dtype = _dtype(cells["dtype"], where) if cells["dtype"] else None
+    cells = {name: (cells.get(name) or "").strip() for name in (*COLUMNS, *OPTIONAL_COLUMNS)}
+    dtype = _dtype(cells["dtype"], where + "dtype", tuple(DType))
+    kv_dtype = _dtype(cells["kv_dtype"], where + "kv_dtype", KV_DTYPES)
     try:
         model = _weights(cells["model"], dtype)
     except InputError as error:
@@ -95,10 +109,7 @@ def asked_point(cells: Mapping[str, str], where: str = "option ") -> AskedPoint:
         gpu = resolve_gpu(cells["gpu"])
     except InputError as error:
         raise _at(where + "gpu", error) from error
-    numbers = [
-        _number(cells[name], where + name) for name in COLUMNS if name not in ("model", "gpu", "dtype")
-    ]
-    tp, input_tokens, output_tokens, concurrency = numbers
+    tp, input_tokens, output_tokens, concurrency = (_number(cells[name], where + name) for name in _NUMBERS)
     return AskedPoint(
         cells["model"],
         cells["gpu"],
@@ -109,6 +120,7 @@ def asked_point(cells: Mapping[str, str], where: str = "option ") -> AskedPoint:
         input_tokens,
         output_tokens,
         concurrency,
+        kv_dtype,
     )
 
 
@@ -140,11 +152,13 @@ def _weights(name: str, dtype: DType | None) -> ModelSpec:
     return stored if dtype in (None, stored.weight_dtype) else load_model(name, dtype)
 
 
-def _dtype(text: str, where: str) -> DType:
-    try:
-        return DType(text.lower())
-    except ValueError:
-        raise _at(where + "dtype", UnknownName("format", text, list(DType))) from None
+def _dtype(text: str, where: str, known: Sequence[DType]) -> DType | None:
+    if not text:
+        return None
+    found = next((dtype for dtype in known if dtype == text.lower()), None)
+    if found is None:
+        raise _at(where, UnknownName("format", text, known))
+    return found
 
 
 def _number(text: str, where: str) -> int:

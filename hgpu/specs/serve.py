@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hgpu.artifacts.manifest import Strict
 from hgpu.core.gpu import DType
 from hgpu.core.offer import Market
-from hgpu.core.operating_point import EngineOptions, Mode
+from hgpu.core.operating_point import KV_DTYPES, EngineOptions, Mode
 from hgpu.core.slo import Objective, Slo, Tier
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -99,6 +99,14 @@ class EngineSpec(Strict):
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.9
     enforce_eager: bool = False
     kv_cache_gib: Positive | None = None
+    kv_cache_dtype: DType | None = None
+
+    @field_validator("kv_cache_dtype", mode="before")
+    @classmethod
+    def _can_be_asked_for(cls, dtype: object) -> object:
+        if dtype is not None and dtype not in KV_DTYPES:
+            raise ValueError(f"an engine keeps its KV cache in {', '.join(KV_DTYPES)}, not in {dtype}")
+        return dtype
 
     def to_options(self) -> EngineOptions:
         """Return the options with bytes instead of GiB."""
@@ -109,6 +117,7 @@ class EngineSpec(Strict):
             self.gpu_memory_utilization,
             self.enforce_eager,
             None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30),
+            self.kv_cache_dtype,
         )
 
 

@@ -1,5 +1,6 @@
 """Artifacts written by every schema version so far still load, and the schemas match the models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from hgpu.artifacts.kinds import KINDS
 from hgpu.artifacts.schema import schemas
 from hgpu.artifacts.store import load
+from hgpu.core.gpu import DType
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,29 @@ def test_every_version_of_a_kind_has_a_golden_artifact_that_loads(kind: str) -> 
         artifact = load(GOLDEN / f"{kind}.v{version}")
         assert artifact.manifest.kind == kind
         assert isinstance(artifact.payload, KINDS[kind].payload)
+
+
+def test_points_of_version_one_keep_their_cache_as_the_model_says() -> None:
+    profiles, latencies = (
+        [load(GOLDEN / f"{kind}.v{v}").payload for v in (1, 2)] for kind in ("profile", "latency")
+    )
+    plans, deployments = (
+        [load(GOLDEN / f"{kind}.v{v}").payload for v in (1, 2)] for kind in ("plan", "deployment")
+    )
+    for old, new in (
+        [payload.point for payload in profiles],
+        [payload.point for payload in latencies],
+        [payload.allocation[0].point for payload in plans],
+        [payload.slots[0].point for payload in deployments],
+    ):
+        assert old.engine.kv_cache_dtype is None and new.engine.kv_cache_dtype is DType.FP8
+        assert old == replace(new, engine=replace(new.engine, kv_cache_dtype=None))
+
+
+def test_latencies_of_version_one_charge_nothing_for_prefill_itself() -> None:
+    old, new = (load(GOLDEN / f"latency.v{version}").payload.latency.step for version in (1, 2))
+    assert old.prefill_s == 0.0 < new.prefill_s
+    assert old == replace(new, prefill_s=0.0)
 
 
 def test_committed_schemas_are_those_of_the_models() -> None:

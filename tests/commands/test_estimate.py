@@ -7,6 +7,7 @@ from tests_types import Run
 
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.models import load_model
+from hgpu.core.gpu import DType
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.core.provenance import Provenance
 from hgpu.latency.select import estimated
@@ -111,7 +112,7 @@ def test_one_output_token_has_no_tpot(hgpu: Run) -> None:
         ("llama-9-8b,L4,1,bf16,1,1,1", "line 2, column model: unknown model"),
         (f"{MODEL},L5,1,bf16,1,1,1", "line 2, column gpu: unknown GPU type 'L5'"),
         (f"{MODEL},L4,0,bf16,1,1,1", "line 2, column tp: '0' is no whole number"),
-        (f"{MODEL},L4,1,bf17,1,1,1", "line 2, column dtype: unknown format"),
+        (f"{MODEL},L4,1,bf17,1,1,1", "line 2, column dtype: unknown format 'bf17'"),
         (f"{MODEL},L4,1,bf16,1e3,1,1", "line 2, column input_tokens"),
         (f"{MODEL},L4,1,bf16,1,-5,1", "line 2, column output_tokens"),
         (f"{MODEL},L4,1,bf16,1,1,", "line 2, column concurrency: '' is no whole number"),
@@ -136,6 +137,33 @@ def test_headers_may_be_in_any_order_but_none_may_lack(hgpu: Run, tmp_path: Path
     assert lacking.returncode == 2 and "no column tp, dtype" in lacking.stderr
 
 
+def test_the_cache_format_is_an_option_and_an_optional_column(hgpu: Run, tmp_path: Path) -> None:
+    load = f"{MODEL},L4,1,bf16,7000,500,8"
+    file = points(tmp_path, f"{load},", f"{load},FP8", f"{load},bf16", header=f"{HEADER},kv_dtype")
+    done = hgpu("estimate", "--points", file, *ROOFLINE, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "mean nothing here" not in done.stderr and "bf16, KV cache in fp8" in done.stderr
+    plain, small, spelled = json.loads(done.stdout)["estimates"]
+    assert [row["kv_dtype"] for row in (plain, small, spelled)] == ["bf16", "fp8", "bf16"]
+    # With a 16-bit cache an L4 holds about four of these requests at once; with an 8-bit one all eight.
+    assert small["ttft_s"] < 0.8 * plain["ttft_s"]
+    assert small["output_tok_per_s"] > 1.2 * plain["output_tok_per_s"]
+    figures = ("ttft_s", "tpot_s", "output_tok_per_s")
+    assert [spelled[name] for name in figures] == [plain[name] for name in figures]
+    words = ("--model", MODEL, "--gpu", "L4", "--input", "7000", "--output", "500", "--concurrency", "8")
+    (alone,) = json.loads(hgpu("estimate", *words, "--kv-dtype", "fp8", *ROOFLINE, "--json").stdout)[
+        "estimates"
+    ]
+    assert alone == small
+    shown = hgpu("estimate", *words, "--kv-dtype", "fp8", *ROOFLINE)
+    assert "bf16, KV fp8" in " ".join(shown.stdout.split())
+    bad = hgpu("estimate", *words, "--kv-dtype", "int4")
+    assert bad.returncode == 2 and "option kv_dtype: unknown format 'int4'" in bad.stderr
+    file = points(tmp_path, f"{load},int8", header=f"{HEADER},kv_dtype")
+    bad = hgpu("estimate", "--points", file)
+    assert bad.returncode == 2 and "line 2, column kv_dtype: unknown format 'int8'" in bad.stderr
+
+
 @pytest.mark.parametrize("words", [[], ["--model", MODEL], ["--gpu", "L4"], [*ONE, "--points", "x.csv"]])
 def test_one_of_options_and_file_is_needed(hgpu: Run, words: list[str]) -> None:
     done = hgpu("estimate", *words)
@@ -154,6 +182,20 @@ def test_auto_prefers_a_fit_and_says_how_its_options_differ(hgpu: Run, tmp_path:
     assert roofline["source"] == "roofline" and roofline["tpot_s"] < 0.5 * row["tpot_s"]
     (other,) = json.loads(hgpu("estimate", *ONE, "--tp", "2", "--json").stdout)["estimates"]
     assert other["source"] == "roofline"
+
+
+def test_a_fit_with_another_cache_is_of_another_point(hgpu: Run, tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    fit = fitted(root, slower=3.0)
+    (small,) = json.loads(hgpu("estimate", *ONE, "--kv-dtype", "fp8", "--json").stdout)["estimates"]
+    assert small["source"] == "roofline"
+    (spelled,) = json.loads(hgpu("estimate", *ONE, "--kv-dtype", "bf16", "--json").stdout)["estimates"]
+    assert spelled["source"] == "fit" and "kv_cache_dtype" not in spelled["note"]
+    wrong = hgpu("estimate", *ONE, "--kv-dtype", "fp8", "--latency", fit.digest[:12])
+    assert wrong.returncode == 2 and "is of no point that is asked about" in wrong.stderr
+    eight = fitted(root, slower=2.0, engine=EngineOptions(kv_cache_dtype=DType.FP8))
+    (found,) = json.loads(hgpu("estimate", *ONE, "--kv-dtype", "fp8", "--json").stdout)["estimates"]
+    assert found["latency"] == eight.digest
 
 
 def test_an_invalid_fit_is_not_taken(hgpu: Run, tmp_path: Path) -> None:

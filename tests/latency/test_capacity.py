@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,15 @@ def test_too_long_requests_are_forbidden_by_context_and_by_cache() -> None:
     assert "max_model_len 8192" in capacities(LATENCY, ENGINE, (bucket(8000, 500),), slo)[0].reason
     small = LatencyModel(STEP, 600, 0.0, 0.0, 0.0, Provenance.FITTED)
     assert "KV cache of 600" in capacities(small, ENGINE, (bucket(500, 200),), slo)[0].reason
+
+
+def test_every_chunk_of_a_lone_prompt_pays_for_having_prefill() -> None:
+    slo = Slo(ttft=Objective(5.0), tpot=Objective(1.0))
+    dear = replace(LATENCY, step=replace(STEP, prefill_s=0.010))
+    one, other = (capacities(latency, ENGINE, (bucket(5000, 100),), slo)[0] for latency in (LATENCY, dear))
+    assert other.lone_ttft_s - one.lone_ttft_s == pytest.approx(3 * 0.010, rel=0.01)  # budget 2048
+    assert other.lone_tpot_s == pytest.approx(one.lone_tpot_s, rel=1e-3)
+    assert 0 < other.rate_rps < one.rate_rps
 
 
 def test_memory_bounds_the_rate_where_latency_does_not() -> None:

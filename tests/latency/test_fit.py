@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hgpu.core.errors import InvalidMeasurement
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import StepBatch, StepModel
-from hgpu.latency.fit import fit
+from hgpu.latency.fit import KNEES, fit
 from hgpu.profilers.design import batches, design
 from hgpu.profilers.samples import Sample
 
@@ -35,6 +36,15 @@ def test_a_known_model_is_found_again() -> None:
     for tokens in (1, 10, 150, 1000):
         batch = StepBatch(decode_seqs=tokens, decode_context_tokens=tokens * 300)
         assert result.latency.step.step_s(batch) == pytest.approx(TRUE.step_s(batch), rel=0.05)
+
+
+@pytest.mark.parametrize("prefill_s", [0.0, 0.5e-3, 3e-3])
+def test_the_cost_of_any_prefill_is_found_again(prefill_s: float) -> None:
+    """The knee lies on the grid, so that the model can be found exactly."""
+    true = replace(TRUE, knee_tokens=KNEES[23], prefill_s=prefill_s)
+    result = fit(samples_of(true), MODEL, 100_000, Provenance.MEASURED)
+    assert result.latency.step.prefill_s == pytest.approx(prefill_s, abs=1e-7)
+    assert result.latency.p90_error < 1e-4
 
 
 def test_noise_shows_in_the_error_and_is_not_fitted_away() -> None:
@@ -63,9 +73,12 @@ def test_too_few_samples_are_refused() -> None:
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 10_000), st.floats(0.0, 0.6))
-def test_predictions_are_positive_and_never_fall_with_a_larger_batch(seed: int, noise: float) -> None:
-    step = fit(samples_of(TRUE, noise, seed), MODEL, 1, Provenance.MEASURED).latency.step
+@given(st.integers(0, 10_000), st.floats(0.0, 0.6), st.sampled_from([0.0, 3e-3]))
+def test_predictions_are_positive_and_never_fall_with_a_larger_batch(
+    seed: int, noise: float, prefill_s: float
+) -> None:
+    samples = samples_of(replace(TRUE, prefill_s=prefill_s), noise, seed)
+    step = fit(samples, MODEL, 1, Provenance.MEASURED).latency.step
     rng = np.random.default_rng(seed)
     for _ in range(20):
         small = rng.uniform(0, 500, size=6)

@@ -12,7 +12,7 @@ from hgpu.catalog.gpus import resolve_gpu
 from hgpu.catalog.models import load_model
 from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.gpu import DType
-from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import StepBatch, prefill_batch
 from hgpu.latency.fit import fit
@@ -105,6 +105,24 @@ def test_more_devices_and_faster_memory_are_faster(timed: Kernels) -> None:
 def test_fp8_reads_half(timed: Kernels) -> None:
     small = load_model(NAME, DType.FP8)
     assert kernels(small, NAME, H100, 1).step_s(decode_batch(1)) < 0.8 * timed.step_s(decode_batch(1))
+
+
+def test_an_8_bit_cache_doubles_the_capacity_and_its_kernels_read_faster(timed: Kernels) -> None:
+    plain, small = (
+        silicon(MODEL, NAME, H100, replace(POINT, engine=EngineOptions(kv_cache_dtype=dtype)))
+        for dtype in (None, DType.FP8)
+    )
+    assert small.kv_capacity_tokens == pytest.approx(2 * plain.kv_capacity_tokens, abs=1)
+    eight = kernels(MODEL.cached_in(DType.FP8), NAME, H100, 1)
+    assert eight.step_s(decode_batch(64, 8192)) < 0.8 * timed.step_s(decode_batch(64, 8192))
+    assert eight.step_s(decode_batch(1, 16)) == pytest.approx(timed.step_s(decode_batch(1, 16)), rel=0.05)
+
+
+@pytest.mark.parametrize(("gpu", "dtype"), [("A100-80GB", DType.FP8), ("H100-SXM", DType.INT8)])
+def test_a_cache_format_that_was_not_timed_is_refused(timed: Kernels, gpu: str, dtype: DType) -> None:
+    point = OperatingPoint(gpu, engine=EngineOptions(kv_cache_dtype=dtype))
+    with pytest.raises(InputError, match="no measured kernels for"):
+        silicon(MODEL, NAME, resolve_gpu(gpu), point)
 
 
 def test_a_profile_says_what_it_rests_on(timed: Kernels) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import InputError
-from hgpu.core.gpu import DType
+from hgpu.core.gpu import DType, GpuType
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.profilers.vllm_args import command_line, engine_arguments, engine_environment
 
@@ -29,6 +29,25 @@ CPU_POINT = OperatingPoint(
 def test_number_formats(dtype: DType, said: str, quantization: str | None) -> None:
     arguments = engine_arguments("m", OperatingPoint(H100.name, dtype=dtype), H100)
     assert (arguments["dtype"], arguments.get("quantization")) == (said, quantization)
+
+
+def test_the_cache_format_is_said_only_where_it_is_asked_for() -> None:
+    def asked(dtype: DType | None) -> OperatingPoint:
+        return OperatingPoint(H100.name, engine=EngineOptions(kv_cache_dtype=dtype))
+
+    assert "kv_cache_dtype" not in engine_arguments("m", asked(None), H100)
+    assert engine_arguments("m", asked(DType.FP8), H100)["kv_cache_dtype"] == "fp8"
+    assert engine_arguments("m", asked(DType.BF16), H100)["kv_cache_dtype"] == "bfloat16"
+    words = command_line("m", asked(DType.FP8), H100)
+    assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
+
+
+@pytest.mark.parametrize(("gpu", "dtype"), [(H100, DType.INT4), (CPU, DType.BF16)])
+def test_a_cache_format_that_vllm_lacks_is_refused(gpu: GpuType, dtype: DType) -> None:
+    point = OperatingPoint(gpu.name, engine=EngineOptions(kv_cache_dtype=dtype))
+    with pytest.raises(InputError, match=f"can't keep the KV cache in {dtype} on {gpu.name}") as caught:
+        engine_arguments("m", point, gpu)
+    assert "fp8" in caught.value.why
 
 
 def test_memory_is_shared_out_on_devices_only() -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from hgpu.core.errors import EngineError, HgpuError, InputError
+from hgpu.core.gpu import DType
 from hgpu.core.provenance import Provenance
 from hgpu.profilers.journal import Header, Journal, append, read
 from hgpu.profilers.result import ProfileResult
@@ -86,6 +87,18 @@ def test_samples_are_measured_and_grow_with_the_work(job: VllmJob, resumed: Prof
     assert {s.batch.decode_seqs for s in decodes} == {1, 2, 4}
     assert all(s.repeats == job.repeats * job.decode_steps for s in decodes)
     assert median(s.step_s for s in decodes) < step_s[128]
+
+
+def test_an_8_bit_cache_holds_four_times_the_tokens_of_a_32_bit_one(
+    job: VllmJob, resumed: ProfileResult, tmp_path: Path
+) -> None:
+    engine = replace(job.point.engine, kv_cache_dtype=DType.FP8)
+    eight = profile_vllm(
+        replace(job, repeats=1, point=replace(job.point, engine=engine)), tmp_path, lambda *_: None
+    )
+    assert eight.kv_capacity_tokens == 4 * resumed.kv_capacity_tokens
+    expected = job.model.cached_in(DType.FP8).kv_bytes_per_token * eight.kv_capacity_tokens
+    assert expected == pytest.approx(engine.kv_cache_bytes, rel=0.01)
 
 
 def test_a_finished_journal_measures_nothing_again(

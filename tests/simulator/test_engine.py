@@ -57,6 +57,7 @@ def cases(draw: st.DrawFn) -> tuple[LatencyModel, EngineOptions, Arrivals, Fixed
             pair_s=st.sampled_from([0.0, 1e-4]),
             kv_s=st.sampled_from([0.0, 0.25, 1e-3]),
             seq_s=st.sampled_from([0.0, 0.01]),
+            prefill_s=st.sampled_from([0.0, 0.5, 0.0031]),
             knee_tokens=st.just(4.0),
             sharpness=st.sampled_from([1.0, 4.0]),
         )

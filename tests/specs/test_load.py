@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from hgpu.core.errors import HgpuError, InputError
+from hgpu.core.gpu import DType
 from hgpu.specs.load import load_spec
 from hgpu.specs.service import service_of
 from hgpu.specs.templates import TEMPLATES, template
@@ -101,3 +102,17 @@ def test_requests_outside_the_buckets_are_refused_unless_allowed(tmp_path: Path)
         service_of(load_spec(write(tmp_path, text)))
     allowed = text.replace("lengths: chat", "lengths: chat, allow_outside: true")
     assert service_of(load_spec(write(tmp_path, allowed))).workload.outside_share > 0.2
+
+
+def test_the_cache_format_reaches_every_point(tmp_path: Path) -> None:
+    asked = SPEC + "engine: {kv_cache_dtype: fp8}\n"
+    points = service_of(load_spec(write(tmp_path, asked))).points
+    assert [point.engine.kv_cache_dtype for point in points] == [DType.FP8, DType.FP8]
+    assert service_of(load_spec(write(tmp_path, SPEC))).points[0].engine.kv_cache_dtype is None
+
+
+@pytest.mark.parametrize("dtype", ["int4", "fp9", "[fp8]"])
+def test_a_cache_format_that_no_engine_keeps_is_refused_by_line(tmp_path: Path, dtype: str) -> None:
+    with pytest.raises(InputError, match=r"line 6: bad engine.kv_cache_dtype") as caught:
+        load_spec(write(tmp_path, SPEC + f"engine: {{kv_cache_dtype: {dtype}}}\n"))
+    assert "bf16, fp16, fp8" in caught.value.why

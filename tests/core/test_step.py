@@ -1,0 +1,44 @@
+"""The step model grows with every part of a batch, and a fraction of a chunk pays its fraction."""
+
+from dataclasses import astuple, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hgpu.core.step import StepBatch, StepModel, at_most_one, prefill_batch
+
+STEP = StepModel(2e-3, 15e-3, 4e-9, 1e-7, 2e-5, knee_tokens=200.0, sharpness=4.0)
+DEAR = replace(STEP, prefill_s=3e-3)
+AMOUNT = st.floats(0, 1e9, allow_subnormal=False)
+
+
+@given(AMOUNT, AMOUNT)
+def test_at_most_one_is_the_minimum_to_the_last_bit(one: float, other: float) -> None:
+    assert at_most_one(one) == min(one, 1.0)
+    assert at_most_one(np.array([one, other])).tolist() == [min(one, 1.0), min(other, 1.0)]
+    assert at_most_one(round(one)) == min(round(one), 1)
+
+
+def test_any_prefill_pays_once_and_decodes_pay_nothing() -> None:
+    decode = StepBatch(decode_seqs=8, decode_context_tokens=800)
+    assert DEAR.step_s(decode) == STEP.step_s(decode)
+    for seqs in (1, 2, 50):
+        batch = replace(prefill_batch(512), prefill_seqs=seqs, decode_seqs=8, decode_context_tokens=800)
+        assert DEAR.step_s(batch) - STEP.step_s(batch) == pytest.approx(3e-3)
+    half = StepBatch(prefill_tokens=10, prefill_seqs=0.5)
+    assert DEAR.step_s(half) - STEP.step_s(half) == pytest.approx(1.5e-3)
+
+
+@given(st.tuples(*[st.floats(0, 5000)] * 6), st.tuples(*[st.floats(0, 5000)] * 6))
+def test_a_larger_step_is_never_faster(small: tuple[float, ...], more: tuple[float, ...]) -> None:
+    large = [a + b for a, b in zip(small, more, strict=True)]
+    assert 0 < DEAR.step_s(StepBatch(*small)) <= DEAR.step_s(StepBatch(*large)) * (1 + 1e-12)
+
+
+def test_arrays_give_what_numbers_give() -> None:
+    batches = [prefill_batch(100, 7), StepBatch(decode_seqs=3, decode_context_tokens=9), StepBatch(5, 0.25)]
+    columns = [np.array(column) for column in zip(*map(astuple, batches), strict=True)]
+    together = DEAR.step_s(StepBatch(*columns))
+    assert together.tolist() == pytest.approx([DEAR.step_s(batch) for batch in batches], rel=1e-15)
