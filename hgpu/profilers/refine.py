@@ -29,6 +29,8 @@ def next_run(
     spent_s = sum(run_s(run) for run in journal.runs)
     for script in scripts:
         runs = [run for run in journal.runs if run.script == script.name]
+        if not runs:
+            continue
         cost_s = statistics.median(run_s(run) for run in runs)
         doubt = uncertainty(script.name, runs)
         if doubt <= target_error or len(runs) >= MOST_REPEATS or spent_s + cost_s > budget_s:

@@ -1,6 +1,6 @@
 """Profiling a real vLLM on this machine: every step timed, every finished point kept.
 
-The measuring is done by a child process (`vllm_worker`). What it has finished is in a journal,
+The measuring is done by child processes (`vllm_attempts`). What they have finished is in a journal,
 so that after a crash, a kill or a Ctrl-C the same job goes on where it stopped.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hgpu.artifacts.digest import digest_of
-from hgpu.core.errors import HgpuError, InputError
+from hgpu.core.errors import EngineError, HgpuError, InputError
 from hgpu.core.gpu import GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import Mode, OperatingPoint
@@ -25,12 +25,16 @@ from hgpu.profilers.journal import Journal, read
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import Sample, merge_steps, noise_of
 from hgpu.profilers.vllm_args import engine_arguments, engine_environment
-from hgpu.profilers.vllm_job import WorkerJob, missing
-from hgpu.profilers.vllm_process import Progress, follow, worker
+from hgpu.profilers.vllm_attempts import attempt_all
+from hgpu.profilers.vllm_events import Limits
+from hgpu.profilers.vllm_job import WorkerJob
+from hgpu.profilers.vllm_process import Progress
 
 NOISE_LIMIT = 0.15
 SETUP_TOKENS_CPU = 1024
 SETUP_TOKENS_GPU = 131_072
+START_LIMIT_S = 3600.0  # weights may have to be fetched, and kernels compiled
+POINT_LIMIT_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ class VllmJob:
     `source` is what vLLM loads: a model folder or a Hugging Face id. `setup_tokens` bounds the
     prompts that are prefilled only to be decoded; None takes what suits the hardware. After the
     repeats, uncertain scripts are run again until every sample is within `target_error` or
-    `budget_s` engine seconds are spent; with a budget of 0, none is.
+    `budget_s` engine seconds are spent; with a budget of 0, none is. An engine that takes longer
+    than a limit to start, or to run a script once, is stopped.
     """
 
     source: str
@@ -56,6 +61,8 @@ class VllmJob:
     gpus: tuple[int, ...] = ()
     budget_s: float = 0.0
     target_error: float = 0.05
+    start_limit_s: float = START_LIMIT_S
+    point_limit_s: float = POINT_LIMIT_S
 
     @property
     def key(self) -> str:
@@ -105,21 +112,21 @@ def profile_vllm(
     """Measure `job`, going on with its journal in `folder` where there is one.
 
     `progress` is called with points done, points in all (0: not known yet) and the one at hand.
-    Raises InputError where the job can't run, HgpuError where it runs already, and EngineError
-    where vLLM fails; what was finished is kept.
+    A script at which vLLM fails is left out, with a problem that says so. Raises InputError where
+    the job can't run, HgpuError where it runs already, and EngineError where vLLM doesn't start or
+    fails again and again; what was finished is kept.
     """
     _check(job)
     began_s = time.monotonic()
     path = journal_path(job, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only_one(path):
-        order = job.for_worker(path)
+        environment = engine_environment(job.source, job.point, job.gpu, job.cores, job.gpus)
+        limits = Limits(job.start_limit_s, job.point_limit_s)
+        attempt_all(job.for_worker(path), environment, python, progress, limits)
         journal = read(path, job.key)
-        if journal.header is None or missing(order, journal):
-            environment = engine_environment(job.source, job.point, job.gpu, job.cores, job.gpus)
-            with worker(order, environment, python) as process:
-                follow(process, path, job.key, progress)
-            journal = read(path, job.key)
+    if not journal.runs:
+        raise _nothing_measured(job, journal, path)
     return _result(journal, time.monotonic() - began_s)
 
 
@@ -159,10 +166,20 @@ def _only_one(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _nothing_measured(job: VllmJob, journal: Journal, path: Path) -> EngineError:
+    reasons = [skip.reason for skip in journal.skips] + [failure.reason for failure in journal.unmade]
+    return EngineError(
+        f"nothing of {job.point.name} could be measured",
+        "; ".join(dict.fromkeys(reasons)),
+        f"see '{path.with_suffix('.log')}'; the same command tries again",
+    )
+
+
 def _result(journal: Journal, seconds: float) -> ProfileResult:
     assert journal.header is not None
     samples = _samples(journal)
     problems = [f"{skip.script} was not run: {skip.reason}" for skip in journal.skips]
+    problems += [f"{lost.script} failed in run {lost.repeat + 1}: {lost.reason}" for lost in journal.unmade]
     noise = noise_of(samples)
     if noise > NOISE_LIMIT:
         problems.append(f"repeated steps differ by {noise:.0%} (median): the machine was busy")

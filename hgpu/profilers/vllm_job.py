@@ -12,7 +12,10 @@ KV_SHARE = 0.8  # of the cache: beyond it an engine may preempt, which no script
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """What the parent asks for; the file that it writes is these fields as JSON."""
+    """What the parent asks for; the file that it writes is these fields as JSON.
+
+    `failed` names the scripts at which an engine failed already: they aren't tried again.
+    """
 
     key: str
     journal: str
@@ -26,6 +29,7 @@ class WorkerJob:
     arguments: dict[str, Any]
     budget_s: float = 0.0
     target_error: float = 0.0
+    failed: tuple[str, ...] = ()
 
     @property
     def engine(self) -> EngineOptions:
@@ -48,8 +52,13 @@ def scripts_of(job: WorkerJob, header: Header) -> list[tuple[Script, str]]:
 
 def points(job: WorkerJob, header: Header) -> list[tuple[Script, int]]:
     """Return what to run; the repeats are the outer loop, so that drift hits all scripts alike."""
+    return [(script, repeat) for repeat in range(job.repeats) for script in runnable(job, header)]
+
+
+def runnable(job: WorkerJob, header: Header) -> list[Script]:
+    """Return the scripts that fit the engine and haven't failed."""
     fitting = [script for script, reason in scripts_of(job, header) if not reason]
-    return [(script, repeat) for repeat in range(job.repeats) for script in fitting]
+    return [script for script in fitting if script.name not in job.failed]
 
 
 def unfit(script: Script, options: EngineOptions, kv_capacity_tokens: int) -> str:
