@@ -14,6 +14,7 @@ from typing import Any
 
 from hgpu.core.errors import HgpuError, InputError
 from hgpu.core.step import StepBatch
+from hgpu.profilers.telemetry_summary import CardTelemetry, card_from
 
 FIX = "delete it and profile again"
 
@@ -32,11 +33,12 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a script: its steps in order, each with its seconds."""
+    """One run of a script: its steps in order, each with its seconds, and what the cards did."""
 
     script: str
     repeat: int
     steps: tuple[tuple[StepBatch, float], ...]
+    telemetry: tuple[CardTelemetry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,8 @@ def _encode(entry: Entry) -> dict[str, Any]:
     if isinstance(entry, Failure):
         return {"script": entry.script, "repeat": entry.repeat, "failed": entry.reason}
     steps = [[*astuple(batch), seconds] for batch, seconds in entry.steps]
-    return {"script": entry.script, "repeat": entry.repeat, "steps": steps}
+    told = {"telemetry": [asdict(card) for card in entry.telemetry]} if entry.telemetry else {}
+    return {"script": entry.script, "repeat": entry.repeat, "steps": steps, **told}
 
 
 def _decode(line: Mapping[str, Any]) -> Entry:
@@ -148,4 +151,5 @@ def _decode(line: Mapping[str, Any]) -> Entry:
     if "failed" in line:
         return Failure(line["script"], line["repeat"], line["failed"])
     steps = tuple((StepBatch(*numbers[:-1]), numbers[-1]) for numbers in line["steps"])
-    return Run(line["script"], line["repeat"], steps)
+    told = tuple(card_from(card) for card in line.get("telemetry", ()))
+    return Run(line["script"], line["repeat"], steps, told)

@@ -15,22 +15,21 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hgpu.artifacts.digest import digest_of
-from hgpu.core.errors import EngineError, HgpuError, InputError
+from hgpu.core.errors import HgpuError, InputError
 from hgpu.core.gpu import GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import Mode, OperatingPoint
-from hgpu.core.provenance import Provenance
 from hgpu.profilers.design import design
-from hgpu.profilers.journal import Journal, read
+from hgpu.profilers.journal import read
 from hgpu.profilers.result import ProfileResult
-from hgpu.profilers.samples import Sample, merge_steps, noise_of
+from hgpu.profilers.telemetry_rules import valid_runs
 from hgpu.profilers.vllm_args import engine_arguments, engine_environment
 from hgpu.profilers.vllm_attempts import attempt_all
 from hgpu.profilers.vllm_events import Limits
 from hgpu.profilers.vllm_job import WorkerJob
 from hgpu.profilers.vllm_process import Progress
+from hgpu.profilers.vllm_result import nothing_measured, result_of
 
-NOISE_LIMIT = 0.15
 SETUP_TOKENS_CPU = 1024
 SETUP_TOKENS_GPU = 131_072
 START_LIMIT_S = 3600.0  # weights may have to be fetched, and kernels compiled
@@ -125,9 +124,9 @@ def profile_vllm(
         limits = Limits(job.start_limit_s, job.point_limit_s)
         attempt_all(job.for_worker(path), environment, python, progress, limits)
         journal = read(path, job.key)
-    if not journal.runs:
-        raise _nothing_measured(job, journal, path)
-    return _result(journal, time.monotonic() - began_s)
+    if not valid_runs(journal.runs):
+        raise nothing_measured(job.point.name, journal, path)
+    return result_of(journal, time.monotonic() - began_s)
 
 
 def journal_path(job: VllmJob, folder: Path) -> Path:
@@ -164,43 +163,3 @@ def _only_one(path: Path) -> Iterator[None]:
             f"another process holds '{path.with_suffix('.lock')}'",
             "wait for it to end, or stop it",
         ) from error
-
-
-def _nothing_measured(job: VllmJob, journal: Journal, path: Path) -> EngineError:
-    reasons = [skip.reason for skip in journal.skips] + [failure.reason for failure in journal.unmade]
-    return EngineError(
-        f"nothing of {job.point.name} could be measured",
-        "; ".join(dict.fromkeys(reasons)),
-        f"see '{path.with_suffix('.log')}'; the same command tries again",
-    )
-
-
-def _result(journal: Journal, seconds: float) -> ProfileResult:
-    assert journal.header is not None
-    samples = _samples(journal)
-    problems = [f"{skip.script} was not run: {skip.reason}" for skip in journal.skips]
-    problems += [f"{lost.script} failed in run {lost.repeat + 1}: {lost.reason}" for lost in journal.unmade]
-    noise = noise_of(samples)
-    if noise > NOISE_LIMIT:
-        problems.append(f"repeated steps differ by {noise:.0%} (median): the machine was busy")
-    return ProfileResult(
-        profiler="vllm",
-        provenance=Provenance.MEASURED,
-        samples=tuple(samples),
-        kv_capacity_tokens=journal.header.kv_capacity_tokens,
-        engine=journal.header.engine,
-        driver=journal.header.driver,
-        machine=journal.header.machine,
-        seconds=seconds,
-        problems=tuple(problems),
-    )
-
-
-def _samples(journal: Journal) -> list[Sample]:
-    runs = sorted(journal.runs, key=lambda run: run.repeat)
-    names = dict.fromkeys(run.script for run in runs)
-    return [
-        sample
-        for name in names
-        for sample in merge_steps(name, [run.steps for run in runs if run.script == name])
-    ]

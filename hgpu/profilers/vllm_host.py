@@ -38,6 +38,13 @@ def driver_and_machine() -> tuple[str, str]:
     return "", f"{_cpu_model()}, {len(os.sched_getaffinity(0))} cores"
 
 
+def visible_devices() -> str | None:
+    """Return the devices that CUDA was told to show to the engine; None on a CPU."""
+    import torch
+
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "") if torch.cuda.is_available() else None
+
+
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []

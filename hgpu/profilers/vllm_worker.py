@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,6 +20,7 @@ from hgpu.profilers import vllm_host
 from hgpu.profilers.design import Script
 from hgpu.profilers.journal import Header, Run, Skip, append, read
 from hgpu.profilers.refine import next_run
+from hgpu.profilers.telemetry import Sampler, sampling
 from hgpu.profilers.vllm_job import KV_SHARE, WorkerJob, missing, points, runnable, scripts_of
 from hgpu.profilers.vllm_play import played
 
@@ -31,6 +33,21 @@ WARM_UPS = (
     Script("warm-up", prefill_tokens=64),
     Script("warm-up", decode_seqs=2, decode_context=16, decode_steps=2, prefill_tokens=32),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a point is measured with."""
+
+    job: WorkerJob
+    engine: "TimedEngine"
+    sampler: Sampler
+    events: TextIO
+
+    @property
+    def journal(self) -> Path:
+        """Where its runs go."""
+        return Path(self.job.journal)
 
 
 class PointFailed(Exception):
@@ -76,35 +93,45 @@ def measure(job: WorkerJob, events: TextIO) -> None:
     _note_skips(path, job, header)
     for script in WARM_UPS:
         played(engine, script)
-    left = missing(job, read(path, job.key))
-    total = len(points(job, header))
+    with sampling(vllm_host.visible_devices()) as sampler:
+        bench = Bench(job, engine, sampler, events)
+        _base_repeats(bench, header)
+        _refine(bench, header)
+
+
+def _base_repeats(bench: Bench, header: Header) -> None:
+    """Run what the journal lacks."""
+    job = bench.job
+    left, total = missing(job, read(bench.journal, job.key)), len(points(job, header))
     for number, (script, repeat) in enumerate(left, start=total - len(left) + 1):
-        _measure_point(job, engine, script, repeat, events)
-        _say(events, {"done": number, "total": total, "at": script.name})
-    _refine(job, engine, header, events)
+        _measure_point(bench, script, repeat)
+        _say(bench.events, {"done": number, "total": total, "at": script.name})
 
 
-def _refine(job: WorkerJob, engine: "TimedEngine", header: Header, events: TextIO) -> None:
+def _refine(bench: Bench, header: Header) -> None:
     """Run uncertain scripts again, as far as the budget goes."""
-    path, scripts = Path(job.journal), runnable(job, header)
-    while (more := next_run(scripts, read(path, job.key), job.target_error, job.budget_s)) is not None:
-        script, repeat = more
-        _measure_point(job, engine, script, repeat, events)
-        done = len(read(path, job.key).runs)
-        _say(events, {"done": done, "total": done, "at": f"{script.name} again"})
+    job, scripts = bench.job, runnable(bench.job, header)
+
+    def next_one() -> tuple[Script, int] | None:
+        return next_run(scripts, read(bench.journal, job.key), job.target_error, job.budget_s)
+
+    while (more := next_one()) is not None:
+        _measure_point(bench, *more)
+        done = len(read(bench.journal, job.key).runs)
+        _say(bench.events, {"done": done, "total": done, "at": f"{more[0].name} again"})
 
 
-def _measure_point(
-    job: WorkerJob, engine: "TimedEngine", script: Script, repeat: int, events: TextIO
-) -> None:
+def _measure_point(bench: Bench, script: Script, repeat: int) -> None:
     """Run a script and journal it. Whatever an engine raises is this point's failure."""
-    _say(events, {"begins": [script.name, repeat]})
+    _say(bench.events, {"begins": [script.name, repeat]})
     try:
-        steps = played(engine, script)
+        bench.sampler.begin()
+        steps = played(bench.engine, script)
+        telemetry = bench.sampler.end()
     except Exception as error:
         traceback.print_exc()  # to the log
         raise PointFailed(reason_of(error)) from error
-    append(Path(job.journal), Run(script.name, repeat, steps))
+    append(bench.journal, Run(script.name, repeat, steps, telemetry))
 
 
 def reason_of(error: Exception) -> str:

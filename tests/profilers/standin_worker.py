@@ -2,7 +2,8 @@
 
 HGPU_STANDIN maps lengths of prompts to faults, as JSON: an engine that is given such a prompt has the
 fault. "any" is any prompt after the warm-up and `HGPU_STANDIN_AFTER` scripts, "start" the start.
-HGPU_STANDIN_STARTS is a file that gains a line at every start.
+HGPU_STANDIN_STARTS is a file that gains a line at every start. HGPU_STANDIN_CARD holds what its card
+tells otherwise than a sound one; without it there is none.
 """
 
 import json
@@ -12,12 +13,15 @@ import sys
 import threading
 from pathlib import Path
 
+from standin_nvml import NvmlCard, install
+
 from hgpu.core.errors import EngineError
 from hgpu.core.step import StepBatch, prefill_batch
 from hgpu.profilers import vllm_engine, vllm_host, vllm_worker
 
 BUDGET_TOKENS = 128
 SOUND_SCRIPTS = len(vllm_worker.WARM_UPS) + int(os.environ.get("HGPU_STANDIN_AFTER", "0"))
+CARD = NvmlCard(**json.loads(os.environ.get("HGPU_STANDIN_CARD", "{}")))
 FAULTS = json.loads(os.environ["HGPU_STANDIN"])
 
 
@@ -49,6 +53,8 @@ class StandIn:
         if fault == "exits":
             print("RuntimeError: NCCL error", file=sys.stderr, flush=True)
             os._exit(3)
+        if fault == "memory error":
+            CARD.ecc += 1
         if fault in ("nan", "0", "-1", "inf"):
             self.seconds_of = float(fault)
 
@@ -81,6 +87,8 @@ if __name__ == "__main__":
     vllm_host.vllm_version = lambda: "vllm stand-in"
     vllm_host.driver_and_machine = lambda: ("", "a machine")
     vllm_engine.start_engine = start_engine
+    install(setattr, [CARD])
+    vllm_host.visible_devices = lambda: "0" if "HGPU_STANDIN_CARD" in os.environ else None
     if FAULTS.get("start") == "chatters":
         print("Warning: not an event", flush=True)
     sys.exit(vllm_worker.main(sys.argv[-1]))

@@ -1,56 +1,17 @@
 """An engine that fails, hangs, dies or counts garbage costs the script that it failed at, and says so."""
 
-import json
-import os
-import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from hgpu.catalog.gpus import resolve_gpu
-from hgpu.catalog.models import load_model
 from hgpu.core.errors import EngineError
-from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.profilers.journal import Journal, read
-from hgpu.profilers.result import ProfileResult
-from hgpu.profilers.vllm import VllmJob, journal_path, profile_vllm
+from hgpu.profilers.vllm import VllmJob, journal_path
 
-HERE = Path(__file__).parent
-CPU = resolve_gpu("cpu-1core")
-MODEL = "meta-llama/Llama-3.2-1B"
-ENGINE = EngineOptions(
-    max_num_batched_tokens=128, max_num_seqs=4, max_model_len=512, enforce_eager=True, kv_cache_bytes=2**30
-)
-SCRIPTS = 9
-
-
-@pytest.fixture
-def job() -> VllmJob:
-    model = load_model(MODEL)
-    point = OperatingPoint(CPU.name, dtype=model.weight_dtype, engine=ENGINE)
-    cores = (min(os.sched_getaffinity(0)),)
-    return VllmJob(MODEL, model, CPU, point, "dummy", 2, 4, 256, cores=cores, point_limit_s=60)
-
-
-@pytest.fixture
-def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ProfileResult]:
-    """Profile with the stand-in, given its faults."""
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE / "standin_worker.py"}" "$@"\n')
-    python.chmod(0o755)
-    root = str(HERE.parents[1])
-    monkeypatch.setenv("PYTHONPATH", root)
-    monkeypatch.setenv("HGPU_STANDIN_STARTS", str(tmp_path / "starts"))
-
-    def run(job: VllmJob, faults: dict[str, str]) -> ProfileResult:
-        monkeypatch.setenv("HGPU_STANDIN", json.dumps(faults))
-        return profile_vllm(job, tmp_path, lambda *_: None, str(python))
-
-    return run
+SCRIPTS = 9  # of the job's design
 
 
 def starts(folder: Path) -> list[int]:
@@ -137,7 +98,7 @@ def test_an_engine_that_fails_everywhere_is_an_error(job: VllmJob, profile, tmp_
 
 
 def test_where_nothing_is_measured_there_is_no_profile(job: VllmJob, profile, tmp_path: Path) -> None:
-    tiny = replace(ENGINE, max_num_batched_tokens=16, max_num_seqs=1, max_model_len=96)
+    tiny = replace(job.point.engine, max_num_batched_tokens=16, max_num_seqs=1, max_model_len=96)
     little = replace(job, point=replace(job.point, engine=tiny), repeats=1)
     with pytest.raises(EngineError, match="nothing of cpu-1core could be measured") as error:
         profile(little, {"any": "killed"})
