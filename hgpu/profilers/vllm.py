@@ -148,6 +148,13 @@ def _check(job: VllmJob) -> None:
             "the other modes are modelled on top of a profile of mode 'mixed'",
             "profile the operating point in mode 'mixed'",
         )
+    heads, kv_heads, tp = job.model.attention_heads, job.model.kv_heads, job.point.tp
+    if heads % tp or (kv_heads % tp and tp % kv_heads):
+        raise InputError(
+            f"{tp} ranks can't share the heads of {job.model.name}",
+            f"it has {heads} attention heads and {kv_heads} KV heads, and vLLM splits neither",
+            "profile with a tensor parallel degree that divides both",
+        )
     if job.source.startswith(("/", ".")) and not (Path(job.source) / "config.json").is_file():
         raise InputError(f"no model in '{job.source}'", "it holds no config.json", "give a model folder")
 

@@ -9,6 +9,12 @@ from hgpu.profilers.journal import Header, Journal
 
 KV_SHARE = 0.8  # of the cache: beyond it an engine may preempt, which no script means to measure
 
+WARM_UPS = (
+    Script("warm-up", prefill_tokens=64),
+    Script("warm-up", decode_seqs=1, decode_context=16, decode_steps=2),
+    Script("warm-up", decode_seqs=2, decode_context=16, decode_steps=2, prefill_tokens=32),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
@@ -59,6 +65,11 @@ def runnable(job: WorkerJob, header: Header) -> list[Script]:
     """Return the scripts that fit the engine and haven't failed."""
     fitting = [script for script, reason in scripts_of(job, header) if not reason]
     return [script for script in fitting if script.name not in job.failed]
+
+
+def warm_ups(job: WorkerJob, header: Header) -> list[Script]:
+    """Return what a fresh engine runs unmeasured: kernels are compiled and memory is touched once."""
+    return [script for script in WARM_UPS if not unfit(script, job.engine, header.kv_capacity_tokens)]
 
 
 def unfit(script: Script, options: EngineOptions, kv_capacity_tokens: int) -> str:

@@ -21,7 +21,7 @@ from hgpu.profilers.design import Script
 from hgpu.profilers.journal import Header, Run, Skip, append, read
 from hgpu.profilers.refine import next_run
 from hgpu.profilers.telemetry import Sampler, sampling
-from hgpu.profilers.vllm_job import KV_SHARE, WorkerJob, missing, points, runnable, scripts_of
+from hgpu.profilers.vllm_job import KV_SHARE, WorkerJob, missing, points, runnable, scripts_of, warm_ups
 from hgpu.profilers.vllm_play import played
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 REASON_LENGTH = 300
-WARM_UPS = (
-    Script("warm-up", prefill_tokens=64),
-    Script("warm-up", decode_seqs=2, decode_context=16, decode_steps=2, prefill_tokens=32),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ def measure(job: WorkerJob, events: TextIO) -> None:
     path = Path(job.journal)
     header = _header(path, job, engine)
     _note_skips(path, job, header)
-    for script in WARM_UPS:
+    for script in warm_ups(job, header):
         played(engine, script)
     with sampling(vllm_host.visible_devices()) as sampler:
         bench = Bench(job, engine, sampler, events)

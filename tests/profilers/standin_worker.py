@@ -18,9 +18,10 @@ from standin_nvml import NvmlCard, install
 from hgpu.core.errors import EngineError
 from hgpu.core.step import StepBatch, prefill_batch
 from hgpu.profilers import vllm_engine, vllm_host, vllm_worker
+from hgpu.profilers.journal import Header
+from hgpu.profilers.vllm_job import WorkerJob, warm_ups
 
 BUDGET_TOKENS = 128
-SOUND_SCRIPTS = len(vllm_worker.WARM_UPS) + int(os.environ.get("HGPU_STANDIN_AFTER", "0"))
 CARD = NvmlCard(**json.loads(os.environ.get("HGPU_STANDIN_CARD", "{}")))
 FAULTS = json.loads(os.environ["HGPU_STANDIN"])
 
@@ -38,7 +39,7 @@ class StandIn:
 
     def add(self, prompt_tokens: int) -> None:
         self.waiting.append(prompt_tokens)
-        any_fault = FAULTS.get("any") if self.played >= SOUND_SCRIPTS else None
+        any_fault = FAULTS.get("any") if self.played >= sound_scripts() else None
         self.fail(FAULTS.get(str(prompt_tokens), any_fault))
 
     def fail(self, fault: str | None) -> None:
@@ -73,6 +74,13 @@ class StandIn:
         self.waiting, self.running = [], []
         self.played += 1
         self.seconds_of *= 1.3 if self.played % 2 else 1 / 1.3  # noise, for repeats to be worth it
+
+
+def sound_scripts() -> int:
+    """Scripts that are played before "any" fault comes: the warm-up, and as many as the test says."""
+    job = WorkerJob(**json.loads(Path(sys.argv[-1]).read_text()))
+    header = Header("", "", "", "", StandIn.kv_capacity_tokens, 0)
+    return len(warm_ups(job, header)) + int(os.environ.get("HGPU_STANDIN_AFTER", "0"))
 
 
 def start_engine(*_: object) -> StandIn:

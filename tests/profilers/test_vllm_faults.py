@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hgpu.core.errors import EngineError
+from hgpu.core.errors import EngineError, InputError
 from hgpu.profilers.journal import Journal, read
 from hgpu.profilers.vllm import VllmJob, journal_path
 
@@ -131,3 +131,9 @@ def test_an_engine_that_does_not_start_is_an_error(
         profile(replace(job, start_limit_s=5 if fault == "hangs" else 60), {"start": fault})
     assert what in error.value.what and why in error.value.why
     assert "0 finished points are kept" in error.value.fix
+
+
+def test_heads_that_ranks_can_not_share_are_refused(job: VllmJob, profile, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"3 ranks can't share.*32 attention heads and 8 KV heads"):
+        profile(replace(job, point=replace(job.point, tp=3)), {})
+    assert not (tmp_path / "starts").exists()
