@@ -34,6 +34,9 @@ def profile(
     ray_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds in which the cluster must find a node for a GPU type.")
     ] = 60.0,
+    point_limit: Annotated[
+        float, typer.Option(min=1, help="Seconds in which vLLM must run a batch once; it is stopped then.")
+    ] = 900.0,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -47,6 +50,8 @@ def profile(
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
 
-    request = Request(results, profiler, repeats, budget, load_format, url, kv_tokens, ray, ray_timeout)
+    request = Request(
+        results, profiler, repeats, budget, load_format, url, kv_tokens, ray, ray_timeout, point_limit
+    )
     artifacts = profile_points(spec, gpu, request)
     print_json(profiles_json(artifacts)) if json else print_profiles(artifacts)

@@ -14,7 +14,7 @@ from hgpu.latency.select import profile_draft
 from hgpu.profilers.endpoint import EndpointJob, profile_endpoint
 from hgpu.profilers.estimate import estimate
 from hgpu.profilers.silicon import silicon
-from hgpu.profilers.vllm import VllmJob, forget_journal, profile_vllm
+from hgpu.profilers.vllm import POINT_LIMIT_S, VllmJob, forget_journal, profile_vllm
 from hgpu.report.output import note
 from hgpu.report.progress import progress_of
 from hgpu.runtime.machine import Machine, this_machine
@@ -35,6 +35,7 @@ class Request:
     kv_tokens: int | None = None
     ray: str | None = None
     ray_timeout_s: float = 60.0
+    point_limit_s: float = POINT_LIMIT_S
 
 
 def profile_points(
@@ -112,6 +113,7 @@ def _vllm(
         budget_s=request.budget_s,
         cores=place.cores,
         gpus=place.gpus,
+        point_limit_s=request.point_limit_s,
     )
     with progress_of(f"profile {point.name}") as progress:
         result = profile_vllm(job, request.root, progress)

@@ -46,6 +46,7 @@ def _job(service: Service, point: OperatingPoint, request: Request) -> VllmJob:
         point=point,
         load_format=request.load_format,
         repeats=request.repeats,
+        point_limit_s=request.point_limit_s,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hgpu.artifacts.manifest import Environment, Validity
 from hgpu.artifacts.payloads.latency import LatencyPayload, PhaseError
-from hgpu.artifacts.payloads.profile import SAMPLES_FILE, ProfilePayload
+from hgpu.artifacts.payloads.profile import SAMPLES_FILE, TELEMETRY_FILE, ProfilePayload
 from hgpu.artifacts.resolve import entries, resolve, under_ci
 from hgpu.artifacts.reuse import save_once
 from hgpu.artifacts.store import Artifact, Draft, load
@@ -20,6 +20,7 @@ from hgpu.latency.fit import fit
 from hgpu.profilers.estimate import estimate
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import Sample, from_parquet, noise_of, to_parquet
+from hgpu.profilers.telemetry_summary import RunTelemetry, from_json, to_json
 
 LatencyArtifact = Artifact[LatencyPayload]
 ESTIMATED_MODES = (Mode.MIXED,)  # the others need a measured latency model
@@ -99,13 +100,23 @@ def profile_draft(
         ),
         validity=Validity(reasons=list(result.problems)),
         timings={"profile_s": result.seconds},
-        files={SAMPLES_FILE: to_parquet(result.samples)},
+        files={SAMPLES_FILE: to_parquet(result.samples), **_telemetry_file(result)},
     )
+
+
+def _telemetry_file(result: ProfileResult) -> dict[str, bytes]:
+    return {TELEMETRY_FILE: to_json(result.telemetry)} if result.telemetry else {}
 
 
 def samples_of(profile: Artifact[ProfilePayload]) -> list[Sample]:
     """Return the step samples of a profile."""
     return from_parquet((profile.path / SAMPLES_FILE).read_bytes())
+
+
+def telemetry_of(profile: Artifact[ProfilePayload]) -> list[RunTelemetry]:
+    """Return what the cards did in each run of a profile; empty where none was read."""
+    path = profile.path / TELEMETRY_FILE
+    return from_json(path.read_bytes()) if path.is_file() else []
 
 
 def latency_draft(profile: Artifact[ProfilePayload]) -> Draft[LatencyPayload]:

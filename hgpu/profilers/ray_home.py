@@ -9,8 +9,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hgpu.core.errors import EngineError, HgpuError
-from hgpu.profilers.journal import Header, append, read
-from hgpu.profilers.ray_node import CONFIG, Entry, Failed, Measure, Order
+from hgpu.profilers.journal import Entry, Header, append, read
+from hgpu.profilers.ray_node import CONFIG, Failed, Measure, Order
 from hgpu.profilers.vllm import VllmJob, journal_path
 
 SMALL_FILES = {".json", ".txt", ".model", ".jinja", ".tiktoken"}  # of a model: all but its weights

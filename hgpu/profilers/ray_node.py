@@ -18,12 +18,11 @@ import psutil
 
 from hgpu.catalog.gpus import attached_gpus
 from hgpu.core.errors import EngineError, HgpuError, InputError
-from hgpu.profilers.journal import Header, Journal, Run, Skip, append, read
+from hgpu.profilers.journal import Entry, Journal, append, read
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.vllm import VllmJob, journal_path, profile_vllm
 from hgpu.profilers.vllm_process import Progress
 
-Entry = Header | Run | Skip
 Measure = Callable[[VllmJob, Path, Progress], ProfileResult]
 
 CONFIG = "config.json"
@@ -134,7 +133,7 @@ class _News:
         self._path, self._key = path, key
         if done.header is not None:
             append(path, replace(done.header, key=key))
-            rest: tuple[Entry, ...] = (*done.skips, *done.runs)
+            rest: tuple[Entry, ...] = (*done.skips, *done.runs, *done.failures)
             for entry in rest:
                 append(path, entry)
             self._told = path.stat().st_size
@@ -153,7 +152,7 @@ class _News:
         part.write_bytes(header + fresh)
         journal = read(part, self._key)
         first = () if header or journal.header is None else (journal.header,)
-        return (*first, *journal.skips, *journal.runs)
+        return (*first, *journal.skips, *journal.runs, *journal.failures)
 
     @property
     def stem(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from hgpu.profilers.design import Script
 from hgpu.profilers.journal import Journal, Run
 from hgpu.profilers.samples import merge_steps
+from hgpu.profilers.telemetry_rules import valid_runs
 
 MEDIAN_PENALTY = 1.25  # standard error of a median over that of a mean, for normal noise
 MOST_REPEATS = 20
@@ -28,14 +29,17 @@ def next_run(
     best: tuple[float, Script, int] | None = None
     spent_s = sum(run_s(run) for run in journal.runs)
     for script in scripts:
-        runs = [run for run in journal.runs if run.script == script.name]
+        tries = [run for run in journal.runs if run.script == script.name]
+        runs = valid_runs(tries)
+        if not runs:
+            continue
         cost_s = statistics.median(run_s(run) for run in runs)
         doubt = uncertainty(script.name, runs)
-        if doubt <= target_error or len(runs) >= MOST_REPEATS or spent_s + cost_s > budget_s:
+        if doubt <= target_error or len(tries) >= MOST_REPEATS or spent_s + cost_s > budget_s:
             continue
         worth = doubt / cost_s
         if best is None or worth > best[0]:
-            best = (worth, script, max(run.repeat for run in runs) + 1)
+            best = (worth, script, max(run.repeat for run in tries) + 1)
     return None if best is None else best[1:]
 
 

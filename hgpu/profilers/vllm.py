@@ -1,6 +1,6 @@
 """Profiling a real vLLM on this machine: every step timed, every finished point kept.
 
-The measuring is done by a child process (`vllm_worker`). What it has finished is in a journal,
+The measuring is done by child processes (`vllm_attempts`). What they have finished is in a journal,
 so that after a crash, a kill or a Ctrl-C the same job goes on where it stopped.
 """
 
@@ -19,18 +19,21 @@ from hgpu.core.errors import HgpuError, InputError
 from hgpu.core.gpu import GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import Mode, OperatingPoint
-from hgpu.core.provenance import Provenance
 from hgpu.profilers.design import design
-from hgpu.profilers.journal import Journal, read
+from hgpu.profilers.journal import read
 from hgpu.profilers.result import ProfileResult
-from hgpu.profilers.samples import Sample, merge_steps, noise_of
+from hgpu.profilers.telemetry_rules import valid_runs
 from hgpu.profilers.vllm_args import engine_arguments, engine_environment
-from hgpu.profilers.vllm_job import WorkerJob, missing
-from hgpu.profilers.vllm_process import Progress, follow, worker
+from hgpu.profilers.vllm_attempts import attempt_all
+from hgpu.profilers.vllm_events import Limits
+from hgpu.profilers.vllm_job import WorkerJob
+from hgpu.profilers.vllm_process import Progress
+from hgpu.profilers.vllm_result import nothing_measured, result_of
 
-NOISE_LIMIT = 0.15
 SETUP_TOKENS_CPU = 1024
 SETUP_TOKENS_GPU = 131_072
+START_LIMIT_S = 3600.0  # weights may have to be fetched, and kernels compiled
+POINT_LIMIT_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class VllmJob:
     `source` is what vLLM loads: a model folder or a Hugging Face id. `setup_tokens` bounds the
     prompts that are prefilled only to be decoded; None takes what suits the hardware. After the
     repeats, uncertain scripts are run again until every sample is within `target_error` or
-    `budget_s` engine seconds are spent; with a budget of 0, none is.
+    `budget_s` engine seconds are spent; with a budget of 0, none is. An engine that takes longer
+    than a limit to start, or to run a script once, is stopped.
     """
 
     source: str
@@ -56,6 +60,8 @@ class VllmJob:
     gpus: tuple[int, ...] = ()
     budget_s: float = 0.0
     target_error: float = 0.05
+    start_limit_s: float = START_LIMIT_S
+    point_limit_s: float = POINT_LIMIT_S
 
     @property
     def key(self) -> str:
@@ -105,22 +111,22 @@ def profile_vllm(
     """Measure `job`, going on with its journal in `folder` where there is one.
 
     `progress` is called with points done, points in all (0: not known yet) and the one at hand.
-    Raises InputError where the job can't run, HgpuError where it runs already, and EngineError
-    where vLLM fails; what was finished is kept.
+    A script at which vLLM fails is left out, with a problem that says so. Raises InputError where
+    the job can't run, HgpuError where it runs already, and EngineError where vLLM doesn't start or
+    fails again and again; what was finished is kept.
     """
     _check(job)
     began_s = time.monotonic()
     path = journal_path(job, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only_one(path):
-        order = job.for_worker(path)
+        environment = engine_environment(job.source, job.point, job.gpu, job.cores, job.gpus)
+        limits = Limits(job.start_limit_s, job.point_limit_s)
+        attempt_all(job.for_worker(path), environment, python, progress, limits)
         journal = read(path, job.key)
-        if journal.header is None or missing(order, journal):
-            environment = engine_environment(job.source, job.point, job.gpu, job.cores, job.gpus)
-            with worker(order, environment, python) as process:
-                follow(process, path, job.key, progress)
-            journal = read(path, job.key)
-    return _result(journal, time.monotonic() - began_s)
+    if not valid_runs(journal.runs):
+        raise nothing_measured(job.point.name, journal, path)
+    return result_of(journal, time.monotonic() - began_s)
 
 
 def journal_path(job: VllmJob, folder: Path) -> Path:
@@ -142,6 +148,13 @@ def _check(job: VllmJob) -> None:
             "the other modes are modelled on top of a profile of mode 'mixed'",
             "profile the operating point in mode 'mixed'",
         )
+    heads, kv_heads, tp = job.model.attention_heads, job.model.kv_heads, job.point.tp
+    if heads % tp or (kv_heads % tp and tp % kv_heads):
+        raise InputError(
+            f"{tp} ranks can't share the heads of {job.model.name}",
+            f"it has {heads} attention heads and {kv_heads} KV heads, and vLLM splits neither",
+            "profile with a tensor parallel degree that divides both",
+        )
     if job.source.startswith(("/", ".")) and not (Path(job.source) / "config.json").is_file():
         raise InputError(f"no model in '{job.source}'", "it holds no config.json", "give a model folder")
 
@@ -157,33 +170,3 @@ def _only_one(path: Path) -> Iterator[None]:
             f"another process holds '{path.with_suffix('.lock')}'",
             "wait for it to end, or stop it",
         ) from error
-
-
-def _result(journal: Journal, seconds: float) -> ProfileResult:
-    assert journal.header is not None
-    samples = _samples(journal)
-    problems = [f"{skip.script} was not run: {skip.reason}" for skip in journal.skips]
-    noise = noise_of(samples)
-    if noise > NOISE_LIMIT:
-        problems.append(f"repeated steps differ by {noise:.0%} (median): the machine was busy")
-    return ProfileResult(
-        profiler="vllm",
-        provenance=Provenance.MEASURED,
-        samples=tuple(samples),
-        kv_capacity_tokens=journal.header.kv_capacity_tokens,
-        engine=journal.header.engine,
-        driver=journal.header.driver,
-        machine=journal.header.machine,
-        seconds=seconds,
-        problems=tuple(problems),
-    )
-
-
-def _samples(journal: Journal) -> list[Sample]:
-    runs = sorted(journal.runs, key=lambda run: run.repeat)
-    names = dict.fromkeys(run.script for run in runs)
-    return [
-        sample
-        for name in names
-        for sample in merge_steps(name, [run.steps for run in runs if run.script == name])
-    ]

@@ -95,7 +95,9 @@ def engine_environment(
             "each rank of tensor parallelism takes a device of its own",
             "give as many device indices as the tensor parallel degree",
         )
-    return environment | {"CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in gpus[: point.tp])}
+    devices = ",".join(str(index) for index in gpus[: point.tp])
+    # NVML counts the cards in the order of their slots; CUDA, left to itself, by their speed.
+    return environment | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices}
 
 
 def _cpu_environment(point: OperatingPoint, gpu: GpuType, cores: Sequence[int]) -> dict[str, str]:

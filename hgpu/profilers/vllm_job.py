@@ -10,10 +10,19 @@ from hgpu.profilers.journal import Header, Journal
 
 KV_SHARE = 0.8  # of the cache: beyond it an engine may preempt, which no script means to measure
 
+WARM_UPS = (
+    Script("warm-up", prefill_tokens=64),
+    Script("warm-up", decode_seqs=1, decode_context=16, decode_steps=2),
+    Script("warm-up", decode_seqs=2, decode_context=16, decode_steps=2, prefill_tokens=32),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """What the parent asks for; the file that it writes is these fields as JSON."""
+    """What the parent asks for; the file that it writes is these fields as JSON.
+
+    `failed` names the scripts at which an engine failed already: they aren't tried again.
+    """
 
     key: str
     journal: str
@@ -27,6 +36,7 @@ class WorkerJob:
     arguments: dict[str, Any]
     budget_s: float = 0.0
     target_error: float = 0.0
+    failed: tuple[str, ...] = ()
 
     @property
     def engine(self) -> EngineOptions:
@@ -50,8 +60,18 @@ def scripts_of(job: WorkerJob, header: Header) -> list[tuple[Script, str]]:
 
 def points(job: WorkerJob, header: Header) -> list[tuple[Script, int]]:
     """Return what to run; the repeats are the outer loop, so that drift hits all scripts alike."""
+    return [(script, repeat) for repeat in range(job.repeats) for script in runnable(job, header)]
+
+
+def runnable(job: WorkerJob, header: Header) -> list[Script]:
+    """Return the scripts that fit the engine and haven't failed."""
     fitting = [script for script, reason in scripts_of(job, header) if not reason]
-    return [(script, repeat) for repeat in range(job.repeats) for script in fitting]
+    return [script for script in fitting if script.name not in job.failed]
+
+
+def warm_ups(job: WorkerJob, header: Header) -> list[Script]:
+    """Return what a fresh engine runs unmeasured: kernels are compiled and memory is touched once."""
+    return [script for script in WARM_UPS if not unfit(script, job.engine, header.kv_capacity_tokens)]
 
 
 def unfit(script: Script, options: EngineOptions, kv_capacity_tokens: int) -> str:

@@ -2,24 +2,22 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
 
 import psutil
 
 from hgpu.core.errors import EngineError
-from hgpu.profilers.journal import read
+from hgpu.profilers.journal import Failure, read
 from hgpu.profilers.last_words import last_words
+from hgpu.profilers.vllm_events import EXIT_S, Event, Limits, Process, events
 from hgpu.profilers.vllm_job import WorkerJob
 
-Process: TypeAlias = "subprocess.Popen[str]"
 Progress = Callable[[int, int, str], None]
-
-EXIT_S = 10.0  # for the engine's own processes to follow the worker
 
 
 @contextmanager
@@ -37,7 +35,6 @@ def worker(order: WorkerJob, environment: Mapping[str, str], python: str) -> Ite
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
             start_new_session=True,  # a Ctrl-C is for this process, which then ends the worker
         ) as process,
     ):
@@ -59,20 +56,68 @@ def _end(process: Process) -> None:
         child.kill()
 
 
-def follow(process: Process, path: Path, key: str, progress: Progress) -> None:
-    """Relay the worker's events until it ends; raise EngineError where it fails."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if "error" in event:
-            raise EngineError(*event["error"])
-        progress(event["done"], event["total"], event["at"])
-    status = process.wait()
-    if status:
-        kept = len(read(path, key).runs)
-        log = path.with_suffix(".log")
-        raise EngineError(
-            f"vLLM failed (exit status {status})",
-            last_words(log),
-            f"see '{log}'; the same command resumes: {kept} finished points are kept",
-        )
+def follow(process: Process, path: Path, key: str, progress: Progress, limits: Limits) -> Failure | None:
+    """Relay the worker's events; return the failure of the point in flight, None where it finished.
+
+    Raises EngineError where it fails otherwise: before the first point, or between two.
+    """
+    point: tuple[str, int] | None = None
+    for event in events(process, limits):
+        match event:
+            case {"done": int(done), "total": int(total), "at": str(at)}:
+                point = None
+                progress(done, total, at)
+            case {"begins": [str(script), int(repeat)]}:
+                point = (script, repeat)
+            case {"error": [str(what), str(why), str(fix)]}:
+                raise EngineError(what, why, fix)
+            case {"finished": True}:
+                _let_go(process)
+                return None
+            case _ if point is not None:
+                return Failure(*point, _reason(event, path))
+            case _:
+                raise _failed(event, path, key)
+    raise AssertionError("events end with one that ends this")
+
+
+def _let_go(process: Process) -> None:
+    """Let an engine that has done its work shut down; one that won't is killed."""
+    try:
+        process.wait(EXIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _failed(event: Event, path: Path, key: str) -> EngineError:
+    kept = len(read(path, key).runs)
+    return EngineError(
+        f"vLLM failed ({_manner(event)})",
+        last_words(path.with_suffix(".log")),
+        f"see '{path.with_suffix('.log')}'; the same command resumes: {kept} finished points are kept",
+    )
+
+
+def _reason(event: Event, path: Path) -> str:
+    """Return why a point failed: what the engine raised, or how its process ended and its last words."""
+    match event:
+        case {"failed": str(reason)}:
+            return reason
+        case {"ended": _}:
+            return f"the engine died ({_manner(event)}): {last_words(path.with_suffix('.log'))}"
+        case _:
+            return f"the engine was stopped: it {_manner(event)}"
+
+
+def _manner(event: Event) -> str:
+    match event:
+        case {"silent": limit_s}:
+            return f"said nothing for {limit_s:.0f} s"
+        case {"ended": int(status)} if status < 0:
+            return signal.Signals(-status).name
+        case {"ended": int(status)}:
+            return f"exit status {status}"
+        case {"ended": None}:
+            return "it closed its output and went on"
+        case _:
+            return f"said what isn't an event: {event}"

@@ -1,10 +1,13 @@
 """Profiles in the terminal and as JSON."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.store import Artifact
+from hgpu.latency.select import telemetry_of
+from hgpu.profilers.telemetry_summary import CardTelemetry, by_card
 from hgpu.report.output import console, table
 
 
@@ -31,9 +34,50 @@ def print_profiles(artifacts: Sequence[Artifact[ProfilePayload]]) -> None:
         )  # fmt: skip
     out = console()
     out.print(rows)
+    _print_cards(artifacts)
     for artifact in artifacts:
         for reason in artifact.manifest.validity.reasons:
             out.print(f"{artifact.payload.point.name}: {reason}", markup=False, soft_wrap=True)
+
+
+def _print_cards(artifacts: Sequence[Artifact[ProfilePayload]]) -> None:
+    """Print what each card did over all runs; nothing where none was read."""
+    cards = [(a.payload.point.name, card) for a in artifacts for card in by_card(telemetry_of(a))]
+    if not cards:
+        return
+    rows = table(
+        "",
+        "operating point",
+        "card",
+        ">power W mean/max/limit",
+        ">SM MHz min/limit",
+        ">memory MHz min/limit",
+        ">hottest °C",
+        ">memory GiB",
+        ">ECC errors",
+        "clocks held by",
+    )
+    for point, card in cards:
+        rows.add_row(point, *_card_row(card))
+    console().print(rows)
+
+
+def _card_row(card: CardTelemetry) -> list[str]:
+    used = card.memory_used_max_bytes
+    return [
+        card.card,
+        _figures(card.power_mean_w, card.power_max_w, card.power_limit_w),
+        _figures(card.sm_min_mhz, card.sm_limit_mhz),
+        _figures(card.memory_min_mhz, card.memory_limit_mhz),
+        _figures(card.temperature_max_c),
+        "-" if used is None else f"{used / 2**30:.1f}",
+        _figures(card.ecc_errors),
+        "-" if card.throttle is None else ", ".join(card.throttle) or "nothing",
+    ]
+
+
+def _figures(*values: float | None) -> str:
+    return "/".join("-" if value is None else f"{value:.0f}" for value in values)
 
 
 def profiles_json(artifacts: Sequence[Artifact[ProfilePayload]]) -> dict[str, Any]:
@@ -46,6 +90,7 @@ def profiles_json(artifacts: Sequence[Artifact[ProfilePayload]]) -> dict[str, An
                 "path": str(artifact.path),
                 "validity": artifact.manifest.validity.model_dump(),
                 "timings": artifact.manifest.timings,
+                "cards": [asdict(card) for card in by_card(telemetry_of(artifact))],
             }
             for artifact in artifacts
         ]

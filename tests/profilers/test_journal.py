@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hgpu.core.errors import InputError
+from hgpu.core.errors import HgpuError, InputError
 from hgpu.core.step import StepBatch, prefill_batch
-from hgpu.profilers.journal import Header, Run, Skip, append, read
+from hgpu.profilers.journal import Failure, Header, Run, Skip, append, read
 
 HEADER = Header("key", "vllm 1", "", "a machine", 4096, 1024)
 RUNS = [
@@ -57,3 +57,16 @@ def test_refuses_damage_before_the_end(path: Path) -> None:
     path.write_bytes(b"".join([lines[0], b'{"script": \n', *lines[2:]]))
     with pytest.raises(InputError, match="damaged"):
         read(path, "key")
+
+
+def test_a_failure_stands_until_its_point_is_made(path: Path) -> None:
+    for entry in (Failure("b", 0, "done since"), Failure("d", 1, "first"), Failure("d", 1, "second")):
+        append(path, entry)
+    journal = read(path, "key")
+    assert len(journal.failures) == 3 and journal.runs == tuple(RUNS)
+    assert journal.unmade == [Failure("d", 1, "second")]
+
+
+def test_a_disk_that_refuses_is_an_error_of_three_lines(tmp_path: Path) -> None:
+    with pytest.raises(HgpuError, match="can't write the journal"):
+        append(tmp_path, HEADER)

@@ -29,7 +29,7 @@ from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import prefill_batch
 from hgpu.profilers import ray_home, ray_node
-from hgpu.profilers.journal import Header, Journal, Run, Skip, append, read
+from hgpu.profilers.journal import Failure, Header, Journal, Run, Skip, append, read
 from hgpu.profilers.ray_cluster import RAY_NAMES
 from hgpu.profilers.ray_fanout import fan_out
 from hgpu.profilers.result import ProfileResult
@@ -68,6 +68,7 @@ def measure(job: VllmJob, folder: Path, progress) -> ProfileResult:
     if read(path, job.key).header is None:
         append(path, Header(job.key, "stand-in 1", "", "a machine", 4096, 1024))
         append(path, Skip("c", "too long"))
+        append(path, Failure("d", 0, "out of memory"))
     missing = [point for point in POINTS if point not in read(path, job.key).points]
     for script, repeat in missing:
         steps = ((prefill_batch(16), 0.25 + repeat), (prefill_batch(32), 0.5 + repeat))

@@ -6,6 +6,7 @@ from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.provenance import Provenance
 
 SAMPLES_FILE = "samples.parquet"
+TELEMETRY_FILE = "telemetry.json"  # only where cards were read
 
 
 class ProfilePayload(Strict):
