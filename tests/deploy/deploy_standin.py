@@ -57,6 +57,7 @@ def row(pool="chat", gpu="cpu-1core", engines=2, tp=1):
         price_date="2026-01-01",
         price_source="test",
         point=OperatingPoint(gpu=gpu, tp=tp, dtype=DType.FP32, engine=options),
+        safety_factor=1.0,
     )
 
 
@@ -64,6 +65,9 @@ def payload(*rows, model_source="some/model", service="Chat service"):
     return PlanPayload(
         status="optimal",
         cost_usd_per_hour=0.2,
+        idle_usd_per_hour=0.0,
+        served=1.0,
+        confidence=0.5,
         allocation=list(rows),
         baselines=[],
         savings_vs_best_single_type=None,
@@ -78,6 +82,7 @@ def payload(*rows, model_source="some/model", service="Chat service"):
         model=None,
         model_source=model_source,
         slo=None,
+        tiers=[],
         workload=None,
     )
 

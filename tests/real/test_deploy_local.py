@@ -44,10 +44,14 @@ def two_engines(model):
         price_date="2026-01-01",
         price_source="test",
         point=point,
+        safety_factor=1.0,
     )
     return PlanPayload(
         status="optimal",
         cost_usd_per_hour=0.1,
+        idle_usd_per_hour=0.0,
+        served=1.0,
+        confidence=0.5,
         allocation=[row],
         baselines=[],
         savings_vs_best_single_type=None,
@@ -62,6 +66,7 @@ def two_engines(model):
         model=None,
         model_source=str(model),
         slo=None,
+        tiers=[],
         workload=None,
     )
 
