@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from hgpu.specs.load import load_spec
 from hgpu.specs.service import Service, service_of
 from hgpu.workloads.readers import read_trace
 from hgpu.workloads.trace import Trace
+
+OLD_PRICES_DAYS = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ def _plans(asked: Asked, values: dict[str, Any], said: set[str]) -> list[Artifac
     demands = []
     for service, selection, key in zip(services, selections, keys, strict=True):
         _say_sources(selection, asked.confidence, said)
+        _say_age(service, said)
         models = {point: artifact.payload.latency for point, artifact in selection.chosen.items()}
         demands.append(Demand(service, Candidates(models, selection.refused, asked.confidence), key))
     change = _change(asked, keys)
@@ -143,6 +147,15 @@ def _save(asked: Asked, service: Service, selection: Selection, planned: Planned
             timings=planned.timings,
         ),
     )
+
+
+def _say_age(service: Service, said: set[str]) -> None:
+    """Tell once how old the prices are, where they are old."""
+    days = (date.today() - date.fromisoformat(price_date(service.offers))).days if service.offers else 0
+    line = f"prices are up to {days} days old: check them (`hgpu gpus`), or give a price book of your own"
+    if days > OLD_PRICES_DAYS and line not in said:
+        said.add(line)
+        note(line)
 
 
 def _say_sources(selection: Selection, confidence: float, said: set[str]) -> None:

@@ -38,12 +38,13 @@ def _limits(problem: Problem, solution: Solution, cost: float) -> list[ShadowPri
     for number, limit in enumerate(problem.limits):
         step = 1 if limit.at_most is not None else -1
         name = limit.name.rpartition(":")[0] or limit.name
+        change = _difference(_moved(problem, number, step), cost)
         rows.append(
             ShadowPrice(
                 bound=limit.name,
                 step=f"{name} {step:+d}",
-                change_usd_per_hour=_difference(_moved(problem, number, step), cost),
-                binding=_binds(limit, problem, solution.allocation),
+                change_usd_per_hour=change,
+                binding=bool(change) or _reached(limit, problem, solution.allocation),
             )
         )
     return rows
@@ -59,7 +60,7 @@ def _moved(problem: Problem, number: int, step: int) -> Problem:
     return replace(problem, limits=(*problem.limits[:number], looser, *problem.limits[number + 1 :]))
 
 
-def _binds(limit: Limit, problem: Problem, allocation: Allocation) -> bool:
+def _reached(limit: Limit, problem: Problem, allocation: Allocation) -> bool:
     """Tell whether one more, or one fewer, would break the limit."""
     weights = {problem.columns[c].key: weight for c, weight in limit.weights.items()}
     if limit.unit is Unit.ENGINES:

@@ -7,7 +7,7 @@ import numpy as np
 
 from hgpu.artifacts.payloads.plan import Baseline, PlanPayload, Prediction, RoutingRow, Solver
 from hgpu.core.allocation import Allocation, Pool
-from hgpu.core.errors import Infeasible
+from hgpu.core.errors import HgpuError, Infeasible
 from hgpu.core.provenance import Provenance, weakest
 from hgpu.latency.capacity import lengths_of, percentiles
 from hgpu.latency.queueing import steady_state
@@ -37,7 +37,8 @@ def make_plans(
     """
     problem = problem_of(demands, gap, time_limit_s, change)
     solution = solve(problem)
-    return [_planned(demand, problem, solution, change) for demand in demands]
+    _check_mass(demands, problem, solution)
+    return [_planned(demand, problem, solution) for demand in demands]
 
 
 def plan_of_problem(problem: Problem, service: str) -> Planned:
@@ -48,7 +49,7 @@ def plan_of_problem(problem: Problem, service: str) -> Planned:
     return Planned(payload, solution.allocation, _timings(solution))
 
 
-def _planned(demand: Demand, problem: Problem, solution: Solution, change: Change | None) -> Planned:
+def _planned(demand: Demand, problem: Problem, solution: Solution) -> Planned:
     service, candidates = demand.service, demand.candidates
     allocation = _part(demand, problem, solution)
     rows = [replace(row, rate_rps=row.rate_rps * solution.served) for row in demand.rows]
@@ -75,6 +76,19 @@ def _planned(demand: Demand, problem: Problem, solution: Solution, change: Chang
         "provenance": weakest(row.provenance for row in predicted),
     }
     return Planned(payload.model_copy(update=update), allocation, _timings(solution))
+
+
+def _check_mass(demands: Sequence[Demand], problem: Problem, solution: Solution) -> None:
+    """Check that every request of the services is somebody's: none may vanish between buckets and pools."""
+    asked = sum(demand.service.workload.rate_rps for demand in demands)
+    rows = zip(problem.rates_rps, solution.allocation.shares, strict=True)
+    served = sum(rate * sum(shares) for rate, shares in rows)
+    if abs(served - asked) > 1e-6 * asked:
+        raise HgpuError(
+            f"the plan serves {served:g} of {asked:g} requests/s",
+            "shares of a bucket were lost on the way to the pools",
+            "report this with the spec: it is a mistake in hgpu",
+        )
 
 
 def _part(demand: Demand, problem: Problem, solution: Solution) -> Allocation:

@@ -1,6 +1,8 @@
 """From a spec to the nouns that a planner works with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from hgpu.artifacts.digest import file_digest
@@ -50,10 +52,11 @@ class Service:
         return f"{Path(self.model_source).name} {self.workload.name}"
 
 
-def service_of(spec: ServeSpec) -> Service:
+def service_of(spec: ServeSpec, today: date | None = None) -> Service:
     """Return the service that a spec describes; reads the model's config, the trace and the prices.
 
-    Raises InputError or UnknownName for whatever the spec names and can't be used.
+    Raises InputError or UnknownName for whatever the spec names and can't be used, prices among them
+    that are older `today` than the spec allows.
     """
     model = load_model(spec.model, spec.dtype)
     workload, files = workload_of(spec.workload)
@@ -78,6 +81,7 @@ def service_of(spec: ServeSpec) -> Service:
         markets=[str(market) for market in spec.offers.markets],
         regions=spec.offers.regions,
     )
+    _check_age(offers, spec.offers.max_price_age_days, today or date.today())
     return Service(
         model,
         spec.model,
@@ -94,6 +98,17 @@ def service_of(spec: ServeSpec) -> Service:
         spec.budget_usd_per_hour,
         Path(spec.workload.trace) if spec.workload.trace else None,
     )
+
+
+def _check_age(offers: Sequence[Offer], most_days: int | None, today: date) -> None:
+    for offer in offers if most_days is not None else ():
+        days = (today - date.fromisoformat(offer.price_date)).days
+        if days > (most_days or 0):
+            raise InputError(
+                f"the price of {offer.name} is {days} days old",
+                f"it is of {offer.price_date}, and offers.max_price_age_days is {most_days}",
+                "give a newer price book, or raise that limit",
+            )
 
 
 def workload_of(spec: WorkloadSpec) -> tuple[Workload, tuple[InputRef, ...]]:
