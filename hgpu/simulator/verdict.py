@@ -1,0 +1,92 @@
+"""Does a simulated run keep the objectives? Not more misses than chance alone would explain.
+
+With n requests judged, an objective at percentile p allows a share 1 − p of them to miss. Few misses can be
+luck, so a run passes only with c misses at most, the largest c with P(Binomial(n, 1 − p) ≤ c) ≤ 5 %.
+That is the same as asking that the upper 95 % confidence bound of the percentile, an order statistic,
+be within the limit (David and Nagaraja, Order Statistics, section 7.1). The bound takes requests as
+independent. Those that share a busy spell aren't, so it is no promise of 95 %; a p99 over 4,000 requests
+allows 29 misses where 40 are expected.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from hgpu.core.errors import InputError
+from hgpu.core.slo import Objective, Slo
+from hgpu.simulator.result import EngineRun
+from hgpu.workloads.trace import Floats
+
+CHANCE = 0.05  # that a load which misses the objective by a hair passes
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The requests that are judged: numbers from `first` up to, and without, `end`.
+
+    Those before it fill the engine, those after it keep it busy until the last judged one has ended.
+    """
+
+    first: int
+    end: int
+
+    @property
+    def half(self) -> int:
+        """The first request of the second half."""
+        return (self.first + self.end) // 2
+
+
+def failure(run: EngineRun, slo: Slo, window: Window, request_s: float) -> str:
+    """Return why a run doesn't keep the objectives; empty where it does."""
+    for name, objective, values_s in _measured(run, slo, window):
+        if objective is None or not len(values_s):
+            continue
+        missed = int((values_s > objective.limit_s).sum())
+        if missed > allowed_misses(len(values_s), objective.percentile):
+            limit_ms = objective.limit_s * 1e3
+            return f"{missed} of {len(values_s)} requests miss {name} {limit_ms:g} ms"
+    return "the queue never empties" if overloaded(run, window, request_s) else ""
+
+
+def _measured(run: EngineRun, slo: Slo, window: Window) -> list[tuple[str, Objective | None, Floats]]:
+    numbers = np.flatnonzero(run.output_tokens > 1)
+    judged = slice(window.first, window.end)
+    return [
+        ("TPOT", slo.tpot, run.tpot_s[(numbers >= window.first) & (numbers < window.end)]),
+        ("TTFT", slo.ttft, run.ttft_s[judged]),
+        ("latency", slo.e2e, run.e2e_s[judged]),
+    ]
+
+
+def overloaded(run: EngineRun, window: Window, request_s: float) -> bool:
+    """Tell whether the queue never emptied while the second half of the judged requests came.
+
+    A queue that grows is never empty; one that doesn't grow is so again and again, after steps
+    that admit all who have come. An overload of 1 or 2 % may pass, as its queue takes longer to stay.
+    """
+    come_s = run.arrival_s + request_s
+    begun_s = np.sort(run.start_s)
+    steps_s = begun_s[(begun_s >= come_s[window.half]) & (begun_s <= come_s[window.end - 1])]
+    come = come_s.searchsorted(steps_s, "right")
+    begun = begun_s.searchsorted(steps_s, "right")
+    return not bool((come == begun).any())
+
+
+@lru_cache
+def allowed_misses(requests: int, percentile: float) -> int:
+    """Return how many of so many requests may miss; see the head of this file.
+
+    Raises InputError where even none would prove nothing.
+    """
+    from scipy.stats import binom
+
+    share = 1 - percentile / 100
+    allowed = int(binom.ppf(CHANCE, requests, share)) - 1
+    if allowed < 0:
+        raise InputError(
+            f"{requests} requests are too few to tell p{percentile:g}",
+            "even without one miss, a service that misses the objective could have been lucky",
+            "judge more requests, or lower the percentile",
+        )
+    return allowed
