@@ -1,6 +1,6 @@
 """How far the closed form of an engine's capacity is from the simulated one, and what the latter costs.
 
-    python benchmarks/capacity/run.py [--seed 1]
+    python benchmarks/capacity/run.py [--seed 1] [--means] [--all]
 
 Llama-3.1-8B on rooflines of three GPU types with vLLM's default options, a grid of length buckets,
 and four pairs of objectives at p99.
@@ -54,24 +54,26 @@ class Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="of the simulated arrivals and lengths")
+    parser.add_argument("--means", action="store_true", help="every request as long as its bucket's mean")
     parser.add_argument("--all", action="store_true", help="print every pair too")
     given = parser.parse_args()
     options = RefineOptions(seed=given.seed)
     print(f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores")
-    rows = [row for gpu in GPUS for row in rows_of(gpu, options)]
+    cells = tuple(at_mean(bucket) for bucket in buckets()) if given.means else buckets()
+    rows = [row for gpu in GPUS for row in rows_of(gpu, cells, options)]
     if given.all:
         table_of_pairs(rows)
     table(rows)
 
 
-def rows_of(gpu: str, options: RefineOptions) -> list[Row]:
-    """Ask both for every pair that the closed form or the simulation serves."""
+def rows_of(gpu: str, cells: tuple[Bucket, ...], options: RefineOptions) -> list[Row]:
+    """Ask both about every pair of objectives and cell."""
     engine = default_engine(load_model(MODEL), resolve_gpu(gpu), 1, 8192, 1)
     latency = roofline(gpu, engine)
     rows = []
     for tpot_s, ttft_s in product(TPOT_S, TTFT_S):
         slo = Slo(ttft=Objective(ttft_s, 99.0), tpot=Objective(tpot_s, 99.0))
-        for bucket, closed in zip(buckets(), capacities(latency, engine, buckets(), slo), strict=True):
+        for bucket, closed in zip(cells, capacities(latency, engine, cells, slo), strict=True):
             began_s = time.perf_counter()
             simulated = refined(latency, engine, bucket, slo, closed, options)
             seconds = time.perf_counter() - began_s
@@ -81,9 +83,7 @@ def rows_of(gpu: str, options: RefineOptions) -> list[Row]:
 
 def roofline(gpu: str, engine: EngineOptions) -> LatencyModel:
     with tempfile.TemporaryDirectory() as folder:
-        return estimated(
-            Path(folder), load_model(MODEL), OperatingPoint(gpu, engine=engine)
-        ).payload.latency
+        return estimated(Path(folder), load_model(MODEL), OperatingPoint(gpu, engine=engine)).payload.latency
 
 
 def buckets() -> tuple[Bucket, ...]:
@@ -94,10 +94,16 @@ def buckets() -> tuple[Bucket, ...]:
     )
 
 
+def at_mean(bucket: Bucket) -> Bucket:
+    """Return a cell of one length, so that what is left between the two isn't the spread of lengths."""
+    tokens, outputs = round(bucket.input_tokens), round(bucket.output_tokens)
+    return Bucket(tokens - 1, tokens, outputs - 1, outputs, tokens, outputs, 1.0, tokens + outputs)
+
+
 def table(rows: list[Row]) -> None:
     """Print closed form over simulation by GPU type and objectives."""
-    print("\n| GPU | TPOT | TTFT | pairs | served | closed/simulated p10 | median | p90 | seconds a pair |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("\n| GPU | TPOT | TTFT | pairs | served | p10 | median | p90 | beyond ±30 % | seconds a pair |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for gpu, tpot_s, ttft_s in product(GPUS, TPOT_S, TTFT_S):
         chosen = [row for row in rows if (row.gpu, row.tpot_s, row.ttft_s) == (gpu, tpot_s, ttft_s)]
         line(f"{gpu} | {tpot_s * 1e3:g} ms | {ttft_s:g} s", chosen)
@@ -107,9 +113,12 @@ def table(rows: list[Row]) -> None:
 def line(name: str, rows: list[Row]) -> None:
     both = [row.ratio for row in rows if row.closed.rate_rps and row.simulated.rate_rps]
     seconds = [row.seconds for row in rows if row.closed.rate_rps]
-    spread = " | ".join(f"{value:.2f}" for value in np.percentile(both, (10, 50, 90))) if both else "– | – | –"
+    spread = (
+        " | ".join(f"{value:.2f}" for value in np.percentile(both, (10, 50, 90))) if both else "– | – | –"
+    )
     mean = f"{np.mean(seconds):.2f}" if seconds else "–"
-    print(f"| {name} | {len(rows)} | {len(both)} | {spread} | {mean} |")
+    beyond = sum(not 0.7 <= ratio <= 1.3 for ratio in both)
+    print(f"| {name} | {len(rows)} | {len(both)} | {spread} | {beyond} | {mean} |")
 
 
 def table_of_pairs(rows: list[Row]) -> None:

@@ -10,12 +10,15 @@ the rate alone.
 The trace has at least 4,000 requests that are judged, and as many as make 40 misses at the highest
 percentile: the number of misses is then known within 16 % (1/√40). Before and after them come
 `max_num_seqs` more, as that many at most run at once: one lifetime to fill the engine, one to keep
-it busy.
+it busy. A run of the same requests, all there from the start, tells which rates the engine can't
+keep up with: those need no simulation, and are refused though a bounded run of them may look fine.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+
+import numpy as np
 
 from hgpu.artifacts.digest import digest_of
 from hgpu.artifacts.memo import Memo
@@ -27,7 +30,7 @@ from hgpu.core.workload import Bucket, Workload
 from hgpu.latency.capacity import HIGHEST_RPS, LOWEST_RPS, Capacity, refusal
 from hgpu.simulator.engine import BLOCK_TOKENS, simulate
 from hgpu.simulator.limits import check_lengths, check_options
-from hgpu.simulator.verdict import Window, failure
+from hgpu.simulator.verdict import Window, failure, saturated_rps
 from hgpu.workloads.replay import poisson_trace
 from hgpu.workloads.trace import Trace
 
@@ -69,7 +72,7 @@ class RefineOptions:
                 "however many are simulated, the next one may miss",
                 "ask for a percentile below 100",
             )
-        return max(self.requests, math.ceil(EXPECTED_MISSES / rarest))
+        return max(self.requests, math.ceil(round(EXPECTED_MISSES / rarest, 6)))
 
 
 def refined(
@@ -97,12 +100,17 @@ def refined(
     except InputError as error:
         return replace(start, rate_rps=0.0, reason=f"{error.what}: {error.why}")
 
-    def failed(rate_rps: float) -> str:
-        scaled = replace(trace, arrivals_s=trace.arrivals_s / rate_rps)
-        run = simulate(latency, engine, scaled)
-        return failure(run, slo, Window(aside, aside + judged), latency.request_s)
+    window = Window(aside, aside + judged)
+    at_once = replace(trace, arrivals_s=np.zeros(trace.requests))
+    most_rps = saturated_rps(simulate(latency, engine, at_once), window)
 
-    rate_rps, reason = _highest(failed, start.rate_rps, options.relative_width)
+    def failed(rate_rps: float) -> str:
+        if rate_rps >= most_rps:
+            return f"the queue grows, as the engine gets through {most_rps:.3g} requests/s at most"
+        scaled = replace(trace, arrivals_s=trace.arrivals_s / rate_rps)
+        return failure(simulate(latency, engine, scaled), slo, window)
+
+    rate_rps, reason = _highest(failed, start.rate_rps, _Grid(options.relative_width))
     return replace(start, rate_rps=rate_rps, reason=reason)
 
 
@@ -130,45 +138,57 @@ def refined_all(
 def unit_trace(bucket: Bucket, requests: int, seed: int) -> Trace:
     """Return a bucket's requests with Poisson arrivals at 1 request/s.
 
-    Lengths are drawn within the bucket's edges; a draw longer in all than the bucket's longest
-    member, which no request is, loses the output tokens that are too many.
+    Gaps are stretched so that their mean is 1 s in this sample too. Lengths are drawn within the bucket's
+    edges; a draw longer in all than the bucket's longest member, which no request is, loses the
+    output tokens that are too many.
     """
     alone = Workload(bucket.name, 1.0, (replace(bucket, share=1.0),), requests, bucket.name)
     trace = poisson_trace(alone, 1.0, requests=requests, seed=seed)
-    if not bucket.max_total_tokens:
-        return trace
-    most = (bucket.max_total_tokens - trace.input_tokens).clip(1)
-    return replace(trace, output_tokens=trace.output_tokens.clip(max=most))
+    longest = bucket.max_total_tokens or bucket.input_high + bucket.output_high
+    most = (longest - trace.input_tokens).clip(1)
+    return replace(
+        trace,
+        arrivals_s=trace.arrivals_s * trace.rate_rps,
+        output_tokens=trace.output_tokens.clip(max=most),
+    )
 
 
-def _highest(failed: Callable[[float], str], near_rps: float, width: float) -> tuple[float, str]:
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """The rates that are looked at: powers of 1 + `width`, by number."""
+
+    width: float
+
+    def rate_rps(self, number: int) -> float:
+        return float((1 + self.width) ** number)
+
+    def number(self, rate_rps: float) -> int:
+        """Return the highest number whose rate isn't above `rate_rps`, within the limits."""
+        lowest, highest = (
+            math.floor(math.log(limit) / math.log1p(self.width)) for limit in (LOWEST_RPS, HIGHEST_RPS)
+        )
+        wanted = math.floor(math.log(max(rate_rps, LOWEST_RPS)) / math.log1p(self.width))
+        return min(max(wanted, lowest + 1), highest)
+
+
+def _highest(failed: Callable[[float], str], near_rps: float, grid: _Grid) -> tuple[float, str]:
     """Return the highest rate of the grid that doesn't fail, or 0 and why not even the lowest does."""
-
-    def rate(step: int) -> float:
-        return float((1 + width) ** step)
-
-    def step_of(rate_rps: float) -> int:
-        return math.floor(math.log(rate_rps) / math.log1p(width))
-
-    lowest, highest = step_of(LOWEST_RPS) + 1, step_of(HIGHEST_RPS)
-    low = high = min(max(step_of(max(near_rps, LOWEST_RPS)), lowest), highest)
-    stride, why = FIRST_STRIDE, failed(rate(low))
-    if why:
-        while why and low > lowest:
-            high, low, stride = low, max(low - stride, lowest), 2 * stride
-            why = failed(rate(low))
-        if why:
-            return 0.0, f"{why} at {rate(low):.1g} requests/s in simulation"
-    else:
-        while not why and high < highest:
-            low, high, stride = high, min(high + stride, highest), 2 * stride
-            why = failed(rate(high))
-        if not why:
-            return rate(high), ""
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if failed(rate(middle)) else (middle, high)
-    return rate(low), ""
+    near = far = grid.number(near_rps)
+    first = why = failed(grid.rate_rps(near))
+    end = grid.number(LOWEST_RPS if first else HIGHEST_RPS)
+    stride = FIRST_STRIDE
+    while bool(why) == bool(first):
+        if far == end:
+            rate_rps = grid.rate_rps(end)
+            return (0.0, f"{why} at {rate_rps:.1g} requests/s in simulation") if why else (rate_rps, "")
+        near, far = far, max(far - stride, end) if first else min(far + stride, end)
+        stride *= 2
+        why = failed(grid.rate_rps(far))
+    good, bad = (far, near) if first else (near, far)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (good, middle) if failed(grid.rate_rps(middle)) else (middle, bad)
+    return grid.rate_rps(good), ""
 
 
 def _remembered(

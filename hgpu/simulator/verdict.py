@@ -31,13 +31,8 @@ class Window:
     first: int
     end: int
 
-    @property
-    def half(self) -> int:
-        """The first request of the second half."""
-        return (self.first + self.end) // 2
 
-
-def failure(run: EngineRun, slo: Slo, window: Window, request_s: float) -> str:
+def failure(run: EngineRun, slo: Slo, window: Window) -> str:
     """Return why a run doesn't keep the objectives; empty where it does."""
     for name, objective, values_s in _measured(run, slo, window):
         if objective is None or not len(values_s):
@@ -46,7 +41,7 @@ def failure(run: EngineRun, slo: Slo, window: Window, request_s: float) -> str:
         if missed > allowed_misses(len(values_s), objective.percentile):
             limit_ms = objective.limit_s * 1e3
             return f"{missed} of {len(values_s)} requests miss {name} {limit_ms:g} ms"
-    return "the queue never empties" if overloaded(run, window, request_s) else ""
+    return ""
 
 
 def _measured(run: EngineRun, slo: Slo, window: Window) -> list[tuple[str, Objective | None, Floats]]:
@@ -59,18 +54,15 @@ def _measured(run: EngineRun, slo: Slo, window: Window) -> list[tuple[str, Objec
     ]
 
 
-def overloaded(run: EngineRun, window: Window, request_s: float) -> bool:
-    """Tell whether the queue never emptied while the second half of the judged requests came.
+def saturated_rps(run: EngineRun, window: Window) -> float:
+    """Return the rate at which requests end in a run whose requests are all there from the start.
 
-    A queue that grows is never empty; one that doesn't grow is so again and again, after steps
-    that admit all who have come. An overload of 1 or 2 % may pass, as its queue takes longer to stay.
+    A queue grows without end at rates above it and at none below (saturation rule: Baccelli and Foss, On the
+    saturation rule for the stability of queues, J. Appl. Prob. 32, 1995). Unlike a look at one
+    queue, it can't be taken in by a burst.
     """
-    come_s = run.arrival_s + request_s
-    begun_s = np.sort(run.start_s)
-    steps_s = begun_s[(begun_s >= come_s[window.half]) & (begun_s <= come_s[window.end - 1])]
-    come = come_s.searchsorted(steps_s, "right")
-    begun = begun_s.searchsorted(steps_s, "right")
-    return not bool((come == begun).any())
+    ends_s = np.sort(run.end_s)
+    return float((window.end - window.first) / (ends_s[window.end] - ends_s[window.first]))
 
 
 @lru_cache
