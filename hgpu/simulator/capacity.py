@@ -1,9 +1,6 @@
 """The highest rate that one engine serves within the objectives, by simulation.
 
-The closed forms of hgpu.latency.capacity say where to look; simulations look only there. Rates are
-those of a grid, powers of 1 + `relative_width`, and the answer is the highest on it that keeps the
-objectives next to one that doesn't: found by strides that double until they enclose it, then
-by bisection. The grid is absolute, so neighbouring starts find the same answer. One seeded trace
+The closed forms of hgpu.latency.capacity say where to look; simulations look only there. One seeded trace
 at 1 request/s serves all rates, its arrivals divided by the rate: what differs between two rates is
 the rate alone.
 
@@ -27,9 +24,10 @@ from hgpu.core.operating_point import EngineOptions
 from hgpu.core.slo import Slo
 from hgpu.core.step import LatencyModel
 from hgpu.core.workload import Bucket, Workload
-from hgpu.latency.capacity import HIGHEST_RPS, LOWEST_RPS, Capacity, refusal
+from hgpu.latency.capacity import Capacity, refusal
 from hgpu.simulator.engine import BLOCK_TOKENS, simulate
 from hgpu.simulator.limits import check_lengths, check_options
+from hgpu.simulator.rate_search import RateGrid, highest
 from hgpu.simulator.verdict import Window, failure, saturated_rps
 from hgpu.workloads.replay import poisson_trace
 from hgpu.workloads.trace import Trace
@@ -40,7 +38,6 @@ METHOD = (
 MEMO = ("memo", "capacity")  # the folder under the results
 EXPECTED_MISSES = 40
 FEWEST_ASIDE = 500
-FIRST_STRIDE = 4  # grid steps: 12 % where they are 3 %
 
 Progress = Callable[[int, int, str], None]  # done, of how many, of what
 
@@ -99,19 +96,25 @@ def refined(
         check_lengths(trace.input_tokens, trace.output_tokens, engine, blocks, BLOCK_TOKENS)
     except InputError as error:
         return replace(start, rate_rps=0.0, reason=f"{error.what}: {error.why}")
+    failed = _judge(latency, engine, slo, trace, Window(aside, aside + judged))
+    rate_rps, reason = highest(failed, start.rate_rps, RateGrid(options.relative_width))
+    return replace(start, rate_rps=rate_rps, reason=f"{reason} in simulation" if reason else "")
 
-    window = Window(aside, aside + judged)
+
+def _judge(
+    latency: LatencyModel, engine: EngineOptions, slo: Slo, trace: Trace, window: Window
+) -> Callable[[float], str]:
+    """Return the function that tells why a rate fails; empty where it doesn't."""
     at_once = replace(trace, arrivals_s=np.zeros(trace.requests))
     most_rps = saturated_rps(simulate(latency, engine, at_once), window)
 
     def failed(rate_rps: float) -> str:
         if rate_rps >= most_rps:
-            return f"the queue grows, as the engine gets through {most_rps:.3g} requests/s at most"
+            return f"the queue grows, as the engine gets through {most_rps:.3g} requests/s at most,"
         scaled = replace(trace, arrivals_s=trace.arrivals_s / rate_rps)
         return failure(simulate(latency, engine, scaled), slo, window)
 
-    rate_rps, reason = _highest(failed, start.rate_rps, _Grid(options.relative_width))
-    return replace(start, rate_rps=rate_rps, reason=reason)
+    return failed
 
 
 def refined_all(
@@ -151,44 +154,6 @@ def unit_trace(bucket: Bucket, requests: int, seed: int) -> Trace:
         arrivals_s=trace.arrivals_s * trace.rate_rps,
         output_tokens=trace.output_tokens.clip(max=most),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """The rates that are looked at: powers of 1 + `width`, by number."""
-
-    width: float
-
-    def rate_rps(self, number: int) -> float:
-        return float((1 + self.width) ** number)
-
-    def number(self, rate_rps: float) -> int:
-        """Return the highest number whose rate isn't above `rate_rps`, within the limits."""
-        lowest, highest = (
-            math.floor(math.log(limit) / math.log1p(self.width)) for limit in (LOWEST_RPS, HIGHEST_RPS)
-        )
-        wanted = math.floor(math.log(max(rate_rps, LOWEST_RPS)) / math.log1p(self.width))
-        return min(max(wanted, lowest + 1), highest)
-
-
-def _highest(failed: Callable[[float], str], near_rps: float, grid: _Grid) -> tuple[float, str]:
-    """Return the highest rate of the grid that doesn't fail, or 0 and why not even the lowest does."""
-    near = far = grid.number(near_rps)
-    first = why = failed(grid.rate_rps(near))
-    end = grid.number(LOWEST_RPS if first else HIGHEST_RPS)
-    stride = FIRST_STRIDE
-    while bool(why) == bool(first):
-        if far == end:
-            rate_rps = grid.rate_rps(end)
-            return (0.0, f"{why} at {rate_rps:.1g} requests/s in simulation") if why else (rate_rps, "")
-        near, far = far, max(far - stride, end) if first else min(far + stride, end)
-        stride *= 2
-        why = failed(grid.rate_rps(far))
-    good, bad = (far, near) if first else (near, far)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        good, bad = (good, middle) if failed(grid.rate_rps(middle)) else (middle, bad)
-    return grid.rate_rps(good), ""
 
 
 def _remembered(
