@@ -97,29 +97,39 @@ class _Rule:
 
     def capacity(self, number: int, rate_rps: float, lone: SteadyState) -> Capacity:
         """Return the rate with the lone latencies, or 0 with the reason."""
-        bucket, kv = self.buckets[number], self.latency.kv_capacity_tokens
+        bucket = self.buckets[number]
         ttft_s, tpot_s = float(lone.ttft_high_s[number, 0]), float(lone.tpot_high_s[number, 0])
-        longest, reason = bucket.max_total_tokens, ""
-        if longest > self.engine.max_model_len:
-            reason = f"requests of {longest} tokens exceed max_model_len {self.engine.max_model_len}"
-        elif longest > kv:
-            reason = f"requests of {longest} tokens exceed the KV cache of {kv} tokens"
-        elif rate_rps == 0:
-            reason = self._missed(bucket, ttft_s, tpot_s)
+        reason = refusal(self.latency, self.engine, bucket, self.slo, ttft_s, tpot_s)
+        if not reason and rate_rps == 0:
+            reason = "a lone request exceeds the engine's max_num_seqs or KV cache"
         return Capacity(0.0 if reason else rate_rps, ttft_s, tpot_s, reason)
 
-    def _missed(self, bucket: Bucket, ttft_s: float, tpot_s: float) -> str:
-        e2e_s = ttft_s + (bucket.output_tokens - 1) * tpot_s
-        rows = (
-            ("TPOT", self.slo.tpot, tpot_s),
-            ("TTFT", self.slo.ttft, ttft_s),
-            ("latency", self.slo.e2e, e2e_s),
-        )
-        for name, objective, value_s in rows:
-            if objective and value_s > objective.limit_s:
-                limit_ms = objective.limit_s * 1e3
-                return f"{name} of a lone request is {value_s * 1e3:.1f} ms, above {limit_ms:g} ms"
-        return "a lone request exceeds the engine's max_num_seqs or KV cache"
+
+def refusal(
+    latency: LatencyModel,
+    engine: EngineOptions,
+    bucket: Bucket,
+    slo: Slo,
+    lone_ttft_s: float,
+    lone_tpot_s: float,
+) -> str:
+    """Return why an engine can't serve a bucket at any rate; empty where nothing so plain forbids it."""
+    longest, kv = bucket.max_total_tokens, latency.kv_capacity_tokens
+    if longest > engine.max_model_len:
+        return f"requests of {longest} tokens exceed max_model_len {engine.max_model_len}"
+    if longest > kv:
+        return f"requests of {longest} tokens exceed the KV cache of {kv} tokens"
+    steps = max(bucket.output_tokens - 1, 0.0)
+    rows = (
+        ("TPOT", slo.tpot if steps >= 1 else None, lone_tpot_s),
+        ("TTFT", slo.ttft, lone_ttft_s),
+        ("latency", slo.e2e, lone_ttft_s + steps * lone_tpot_s),
+    )
+    for name, objective, value_s in rows:
+        if objective and value_s > objective.limit_s:
+            limit_ms = objective.limit_s * 1e3
+            return f"{name} of a lone request is {value_s * 1e3:.1f} ms, above {limit_ms:g} ms"
+    return ""
 
 
 def percentiles(slo: Slo) -> tuple[float, float]:

@@ -6,10 +6,15 @@ With B sequences decoding (Little: B = λ·(O − 1)·t, and the request looked 
 
     t = (1 − q)·f(B) + q·f(B, a/q chunks)
 
-whose smallest fixed point is the mean TPOT. Its spread over requests has two sources: B is
-Poisson, and a request of O tokens meets a random number of prefill steps; both are normal
-approximations, added in quadrature. Prompts wait as in an M/G/1 queue whose server gives the
-token budget once a step (Pollaczek and Khinchine; exponential tail).
+whose smallest fixed point is the mean step. A request meets more than the mean step has: prompts
+that come while it waits and prefills stand behind it, and are prefilled between its own tokens. So it meets
+a Poisson number N of prompts, of mean λ·(w + (O − 1)·t) with w its time to the first token, each of
+which lengthens its decoding by x seconds, and by x/(1 − ρ) with those that come in the
+meantime (ρ = λ·x, as in a busy period). The spread of TPOT has three sources, added in quadrature:
+B is Poisson, N is, and w varies.
+
+Prompts wait as in an M/G/1 queue that serves each for its part of full steps (Pollaczek and
+Khinchine; exponential tail).
 
 All arrays have a row per scenario and a column per bucket. These are approximations, meant
 for packing; a simulation proves a plan.
@@ -82,31 +87,28 @@ def steady_state(
     """Return where each scenario of `rates_rps` (scenarios × buckets, requests/s) settles."""
     load = _load(engine, lengths, rates_rps)
     step_s, stable = _settle(latency, load, lengths)
-    decode_s, mixed_s, mixed_share = _step_times(latency, load, lengths, step_s)
     seqs, context = _decoding(load, lengths, step_s)
     z = NormalDist().inv_cdf(tpot_percentile / 100)
 
-    per_seq_s = _slope(latency, seqs, context)
-    steps = np.maximum(lengths.output_tokens - 1, 1.0)
-    met = mixed_share * (1 - mixed_share) * load.chunks * (mixed_s - decode_s) ** 2 / steps
-    tpot_high = step_s + z * np.sqrt(per_seq_s**2 * seqs + met)
-
     room = np.maximum(engine.max_num_batched_tokens - seqs, 1.0)
-    ttft_mean, ttft_high, use = _ttft(latency, load, lengths, step_s, room, ttft_percentile)
+    full_s = _step(latency, seqs, context, room / load.chunk_tokens, load)
+    wait = _wait(latency, load, lengths, step_s, full_s, room, ttft_percentile)
+    tpot_mean, tpot_high = _tpot(latency, load, lengths, step_s, wait, z)
     kv_each = lengths.input_tokens + lengths.output_tokens / 2
     held = (load.rates * (lengths.output_tokens - 1) * step_s * kv_each).sum(1, keepdims=True)
+    held += _weighted(load.rates, kv_each)
     held_var = (load.rates * lengths.output_tokens * step_s * kv_each**2).sum(1, keepdims=True)
-    lost = ~stable | (use >= 1)
+    lost = ~stable | (wait.use >= 1)
     return SteadyState(
         step_s=np.where(lost, np.inf, step_s),
         concurrency=seqs,
-        concurrency_high=seqs + max(z, 0.0) * np.sqrt(seqs),
+        concurrency_high=seqs + max(z, 0.0) * np.sqrt(seqs - 1),
         kv_tokens_high=held + max(z, 0.0) * np.sqrt(held_var),
-        budget_use=use,
-        ttft_mean_s=np.where(lost, np.inf, ttft_mean),
-        ttft_high_s=np.where(lost, np.inf, ttft_high),
-        tpot_mean_s=np.where(lost, np.inf, step_s + 0.0 * lengths.output_tokens),
-        tpot_high_s=np.where(lost, np.inf, tpot_high),
+        budget_use=wait.use,
+        ttft_mean_s=np.where(lost, np.inf, latency.request_s + wait.mean_s),
+        ttft_high_s=np.where(lost, np.inf, latency.request_s + wait.high_s),
+        tpot_mean_s=np.where(lost, np.inf, tpot_mean),
+        tpot_high_s=np.where(lost, np.inf, np.minimum(tpot_high, np.maximum(full_s, step_s))),
     )
 
 
@@ -193,31 +195,88 @@ def _slope(latency: LatencyModel, seqs: Floats, context: Floats) -> Floats:
     return more - now
 
 
-def _ttft(
-    latency: LatencyModel, load: _Load, lengths: Lengths, step_s: Floats, room: Floats, percentile: float
-) -> tuple[Floats, Floats, Floats]:
-    """Mean and percentile TTFT a bucket, and the part of the token budget in use."""
-    seqs, context = _decoding(load, lengths, step_s)
-    slots = lengths.input_tokens / room  # budgets (steps) that a prompt needs
-    use = (load.rates * slots).sum(1, keepdims=True) * step_s
-    spare = np.maximum(1 - use, 1e-9)
-    waited = (load.rates * slots**2).sum(1, keepdims=True) * step_s / (2 * spare)
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """From the scheduler to the first token, in seconds; `var_s2` is the variance of the part that
+    depends on others, and `use` the part of the time that prompts would take in full steps."""
 
+    mean_s: Floats
+    high_s: Floats
+    var_s2: Floats
+    use: Floats
+
+
+def _wait(
+    latency: LatencyModel,
+    load: _Load,
+    lengths: Lengths,
+    step_s: Floats,
+    full_s: Floats,
+    room: Floats,
+    percentile: float,
+) -> _Wait:
+    """Wait of a prompt behind others, each served for its part of full steps of `full_s` seconds.
+
+    A step is under way at an arrival only where somebody is there: never for a lone request.
+    """
+    served_s = lengths.input_tokens / room * full_s
+    use = (load.rates * served_s).sum(1, keepdims=True)
+    waited_s = (load.rates * served_s**2).sum(1, keepdims=True) / (2 * np.maximum(1 - use, 1e-9))
+    own_s = _own_prefill(latency, load, lengths, step_s)
+
+    miss = 1 - percentile / 100
+    alive_s = own_s + (lengths.output_tokens - 1) * step_s
+    busy = -np.expm1(-(load.rates * alive_s).sum(1, keepdims=True))
+    waiting = np.clip(use, 1e-12, 1.0)  # the share of prompts that wait for others
+    tail_s = waited_s / waiting * np.log(np.maximum(waiting, miss) / miss)
+    under_way_s = step_s * np.maximum(1 - miss / np.maximum(busy, miss), 0.0)
+    mean = busy * step_s / 2 + waited_s + own_s
+    high = under_way_s + tail_s + own_s
+    return _Wait(
+        mean_s=mean,
+        high_s=np.asarray(np.maximum(high, mean) if percentile >= 50 else high),
+        var_s2=waited_s**2 * (2 / waiting - 1),
+        use=use,
+    )
+
+
+def _own_prefill(latency: LatencyModel, load: _Load, lengths: Lengths, step_s: Floats) -> Floats:
+    """Seconds of the steps that compute a prompt, beside the others that decode."""
+    seqs, context = _decoding(load, lengths, step_s)
     tokens, chunks = lengths.input_tokens, load.chunks
-    own_s = _seconds(
+    return chunks * _seconds(
         latency,
         prefill_tokens=tokens / chunks,
         prefill_seqs=1.0,
         prefill_pairs=tokens * (tokens + 1) / 2 / chunks,
         prefill_context_tokens=tokens * (chunks - 1) / 2 / chunks,
-        decode_seqs=seqs,
-        decode_context_tokens=context,
+        decode_seqs=seqs - 1,
+        decode_context_tokens=context * (seqs - 1) / seqs,
     )
-    _, mixed_s, share = _step_times(latency, load, lengths, step_s)
-    mean = latency.request_s + step_s / 2 + waited * mixed_s + chunks * own_s
 
-    miss = 1 - percentile / 100
-    tail = np.where(use > miss, waited / np.maximum(use, 1e-12) * np.log(np.maximum(use, miss) / miss), 0.0)
-    running = np.where(share > miss, mixed_s, step_s)
-    high = latency.request_s + running * percentile / 100 + tail * mixed_s + chunks * own_s
-    return mean, np.asarray(np.maximum(high, mean) if percentile >= 50 else high), use
+
+def _tpot(
+    latency: LatencyModel, load: _Load, lengths: Lengths, step_s: Floats, wait: _Wait, z: float
+) -> tuple[Floats, Floats]:
+    """Mean and percentile TPOT a bucket; z is the percentile's normal quantile."""
+    seqs, context = _decoding(load, lengths, step_s)
+    decode_s, mixed_s, share = _step_times(latency, load, lengths, step_s)
+    arrivals = np.maximum(load.chunk_rate * step_s, 1e-12)
+    chunk_s = (mixed_s - decode_s) * share / arrivals  # what a chunk adds to a step
+    steps = np.maximum(lengths.output_tokens - 1, 1.0)
+
+    rate = np.maximum(load.rates.sum(1, keepdims=True), 1e-300)
+    growth = 1 / np.maximum(1 - load.chunk_rate * chunk_s, 1e-9)
+    prompt_s = chunk_s * load.chunk_rate / rate * growth / steps  # what a prompt adds to TPOT
+    met = rate * (wait.mean_s + steps * step_s)
+    mean = step_s + rate * wait.mean_s * prompt_s
+    spread = np.hypot(_poisson_quantile(met, z) - met, z * rate * np.sqrt(wait.var_s2)) * prompt_s
+    batch = z * _slope(latency, seqs, context) * np.sqrt(seqs - 1)
+    return mean, mean + np.sign(z) * np.hypot(batch, spread)
+
+
+def _poisson_quantile(mean: Floats, z: float) -> Floats:
+    """Return a Poisson variable's quantile, made continuous: its Cornish-Fisher expansion with the
+    skewness (Abramowitz and Stegun, 26.2.49), and 0 where 0 alone is likely enough."""
+    expansion = np.maximum(mean + z * np.sqrt(mean) + (z * z - 1) / 6, 0.0)
+    return np.where(mean > -np.log(NormalDist().cdf(z)), expansion, 0.0)

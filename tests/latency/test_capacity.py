@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.provenance import Provenance
 from hgpu.core.slo import Objective, Slo
-from hgpu.core.step import LatencyModel, StepModel
+from hgpu.core.step import LatencyModel, StepBatch, StepModel, prefill_batch
 from hgpu.core.workload import Bucket
 from hgpu.latency.capacity import capacities
 
@@ -36,13 +36,19 @@ def test_a_lone_request_that_misses_the_objective_has_no_capacity_and_says_why()
     assert capacity.reason.startswith("TPOT of a lone request is") and "above 10 ms" in capacity.reason
 
 
+def test_a_lone_request_waits_for_nobody_and_shares_no_step() -> None:
+    """Its prompt is one step, and each further token one that holds it alone."""
+    capacity = capacities(LATENCY, ENGINE, (bucket(500, 101),), Slo(tpot=Objective(0.1)))[0]
+    assert capacity.lone_ttft_s == pytest.approx(STEP.step_s(prefill_batch(500)), rel=1e-3)
+    alone = StepBatch(decode_seqs=1, decode_context_tokens=550.5)
+    assert capacity.lone_tpot_s == pytest.approx(STEP.step_s(alone), rel=1e-3)
+
+
 def test_with_decode_alone_the_step_at_capacity_takes_the_objective() -> None:
     """One prompt token and a median objective leave only Little's law: B = rate·(O−1)·TPOT."""
     limit_s = 0.025
     found = rate(Slo(tpot=Objective(limit_s, 50.0)), 1, 1000)
     seqs = 1 + found * 999 * limit_s
-    from hgpu.core.step import StepBatch
-
     batch = StepBatch(decode_seqs=seqs, decode_context_tokens=seqs * 501)
     assert STEP.step_s(batch) == pytest.approx(limit_s, rel=0.02)
 
