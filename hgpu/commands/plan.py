@@ -35,6 +35,9 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what binds, what it is worth, and the runner-up.")
     ] = False,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Simulate the capacities that the plan rests on; kept on disk.")
+    ] = False,
     prove: Annotated[
         bool, typer.Option("--prove", help="Tighten until a simulation of the fleet meets the objectives.")
     ] = False,
@@ -85,6 +88,7 @@ def plan(
         time_limit,
         confidence,
         explain,
+        refine,
         prove,
         trace,
         requests,

@@ -17,12 +17,14 @@ from hgpu.core.provenance import Provenance
 from hgpu.latency.confidence import safety_factor
 from hgpu.latency.select import Selection, select_latency
 from hgpu.report.output import note
+from hgpu.report.progress import progress_of
 from hgpu.simulator.proof import Promise, ProofOptions, planned_arrivals
 from hgpu.solvers.demand import Candidates, Change, Demand
 from hgpu.solvers.explain import explain
 from hgpu.solvers.melange import read_melange
 from hgpu.solvers.plan import Planned, make_plans, plan_of_problem
 from hgpu.solvers.prove import Prover
+from hgpu.solvers.refine import Refiner, memo_under
 from hgpu.solvers.sweep import Cell, combinations
 from hgpu.specs.load import load_spec
 from hgpu.specs.service import Service, service_of
@@ -44,6 +46,7 @@ class Asked:
     time_limit_s: float = 60.0
     confidence: float = 0.9
     explain: bool = False
+    refine: bool = False
     prove: bool = False
     trace: Path | None = None
     requests: int | None = None
@@ -88,6 +91,11 @@ def _plans(asked: Asked, values: dict[str, Any], said: set[str]) -> list[Artifac
         models = {point: artifact.payload.latency for point, artifact in selection.chosen.items()}
         demands.append(Demand(service, Candidates(models, selection.refused, asked.confidence), key))
     change = _change(asked, keys)
+    if asked.refine:
+        with progress_of("simulating") as progress:
+            memo = memo_under(asked.root)
+            refiner = Refiner(demands, memo, progress, asked.gap, asked.time_limit_s, change)
+            demands = refiner.refine()
     if asked.prove:
         arrivals = [_arrivals(service, asked) for service in services]
         prover = Prover(demands, arrivals, asked.gap, asked.time_limit_s, change)
@@ -140,7 +148,7 @@ def _save(asked: Asked, service: Service, selection: Selection, planned: Planned
             f"{service.name}-{service.workload.rate_rps:g}rps",
             planned.payload,
             inputs=[*inputs, *service.files, *proved_on],
-            options={"gap": asked.gap, "confidence": asked.confidence},
+            options={"gap": asked.gap, "confidence": asked.confidence, "refine": asked.refine},
             environment=Environment(
                 price_date=price_date(service.offers), model_revision=service.model.digest[:12]
             ),

@@ -52,17 +52,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Demand:
-    """A service with its candidates; `key` tells it from the others that are planned with it."""
+    """A service with its candidates; `key` tells it from the others that are planned with it.
+
+    `known` has capacities by tier and point that were found otherwise than by the closed form.
+    """
 
     service: Service
     candidates: Candidates
     key: str = ""
+    known: Mapping[tuple[str, OperatingPoint], tuple[Capacity, ...]] = field(default_factory=dict)
 
     @cached_property
     def served(self) -> dict[tuple[str, OperatingPoint], tuple[Capacity, ...]]:
         """What an engine of each point can serve of each bucket, by tier."""
         service, candidates = self.service, self.candidates
-        return {
+        return dict(self.known) or {
             (tier.name, point): capacities(
                 slower(latency, candidates.factor(point)), point.engine, service.workload.buckets, tier.slo
             )
@@ -72,7 +76,7 @@ class Demand:
 
     def with_headroom(self, headroom: Mapping[OperatingPoint, float]) -> "Demand":
         """Return the demand whose engines count for less."""
-        return Demand(self.service, replace(self.candidates, headroom=headroom), self.key)
+        return replace(self, candidates=replace(self.candidates, headroom=headroom))
 
     @property
     def rows(self) -> list[Row]:
@@ -129,8 +133,11 @@ def problem_of(
         tuple(limits_of({demand.key: demand.service for demand in demands}, columns)),
         gap,
         time_limit_s,
-        max(service.spare_machines for service in services),
-        min(service.spot_share for service in services),
+        tuple(
+            service.spot_share
+            for service in services
+            for _ in range(len(service.tiers) * len(service.workload.buckets))
+        ),
         running,
         change.usd_per_hour,
         services[0].budget_usd_per_hour if len(services) == 1 else None,
@@ -149,5 +156,6 @@ def _columns(demands: Sequence[Demand], number: int) -> list[Column]:
                 mine = demand.capacity_rps(offer, point)
                 if any(mine):
                     rates = (0.0,) * before + mine + (0.0,) * after
-                    columns.append(Column(offer, point, rates, demand.key))
+                    spare = demand.service.spare_machines
+                    columns.append(Column(offer, point, rates, demand.key, spare))
     return columns

@@ -24,7 +24,7 @@ def levelled(problem: Problem, engines: Sequence[int], shares: Floats) -> Floats
     """
     room = np.array(
         [
-            count - problem.spare_machines * column.engines_per_machine if count else 0
+            count - column.spare_machines * column.engines_per_machine if count else 0
             for count, column in zip(engines, problem.columns, strict=True)
         ],
         float,
@@ -42,7 +42,7 @@ def levelled(problem: Problem, engines: Sequence[int], shares: Floats) -> Floats
     spot = np.array([problem.columns[c].offer.market == "spot" for c in used])
     ceiling = np.full(len(used), np.nan)
     for _ in range(ROUNDS):
-        found = _lowest_peak(load, capacity, spot, problem.preemptible_share, ceiling)
+        found = _lowest_peak(load, capacity, spot, problem.preemptible_shares, ceiling)
         if found is None:
             break
         peak, level, tight = found
@@ -55,7 +55,7 @@ def levelled(problem: Problem, engines: Sequence[int], shares: Floats) -> Floats
 
 
 def _lowest_peak(
-    load: Floats, capacity: Floats, spot: Floats, spot_share: float, ceiling: Floats
+    load: Floats, capacity: Floats, spot: Floats, spot_shares: Sequence[float], ceiling: Floats
 ) -> tuple[float, Floats, Floats] | None:
     """Minimise the highest use of the pools without a ceiling; return it, the shares, who is bound by it."""
     matrix = Matrix()
@@ -69,8 +69,8 @@ def _lowest_peak(
     carried = matrix.add_rows(len(ceiling), upper=np.where(open_pools, 0.0, np.nan_to_num(ceiling) + TIGHT))
     matrix.add_entries(carried[pools], cells, load[buckets, pools])
     matrix.add_entries(carried[open_pools], peak, -1.0)
-    if spot.any() and spot_share < 1:
-        kept = matrix.add_rows(len(load), upper=spot_share)
+    if spot.any() and spot_shares:
+        kept = matrix.add_rows(len(load), upper=np.array(spot_shares))
         mine = spot[pools]
         matrix.add_entries(kept[buckets[mine]], cells[mine], 1.0)
     answer = minimize(matrix, 0.0, 60.0)

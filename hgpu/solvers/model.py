@@ -4,7 +4,7 @@
     s.t. Σ_c x_bc = φ                                            every bucket is served
          Σ_b rate_b/capacity_bc · x_bc ≤ m_c − spare · E_c · z_c no engine beyond its capacity
          Σ_{c in g, tp_c ≥ t} (tp_c/t) · m_c ≤ (GPUs_g//t) · n_g engines fit on the machines
-         Σ_{c spot} x_bc ≤ preemptible_share · φ                 part that may be lost at once
+         Σ_{c spot} x_bc ≤ preemptible_share_b · φ               part that may be lost at once
          limits on n and m;  x ≥ 0;  n, m whole;  z = 1 where m_c > 0
 
 x is the share of a bucket that a column serves, m a column's engines, E how many a machine holds. φ is 1;
@@ -71,7 +71,7 @@ def layout_of(problem: Problem, elastic: str | None = None) -> Layout:
     _serve(matrix, problem, shares, buckets, served)
     engines = {c: term for group in groups for c, term in zip(group.columns, group.engines, strict=True)}
     _carry(matrix, problem, engines, shares, columns, load)
-    if problem.preemptible_share < 1:
+    if problem.limits_spot:
         _keep_off_spot(matrix, problem, shares, buckets, columns, served)
     if problem.change_usd_per_hour and not free:
         _penalise_changes(matrix, problem, engines)
@@ -134,8 +134,9 @@ def _carry(
     matrix.add_entries(rows[columns], shares, load)
     for c, (variable, count) in engines.items():
         matrix.add_entries(rows[c], variable, -float(count))
-        if problem.spare_machines:
-            lost = problem.spare_machines * problem.columns[c].engines_per_machine
+        spare = problem.columns[c].spare_machines
+        if spare:
+            lost = spare * problem.columns[c].engines_per_machine
             used = matrix.add_variables(1, upper=1.0, integer=True)
             matrix.add_entries(rows[c], used, float(lost))
             most = float(load[columns == c].sum()) + lost + count
@@ -151,7 +152,7 @@ def _keep_off_spot(
     mine = spot[columns]
     if not mine.any():
         return
-    part = problem.preemptible_share
+    part = np.array(problem.preemptible_shares)
     rows = matrix.add_rows(len(problem.rates_rps), upper=part if served is None else 0.0)
     matrix.add_entries(rows[buckets[mine]], shares[mine], 1.0)
     if served is not None:

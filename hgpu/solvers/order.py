@@ -17,6 +17,7 @@ def sorted_problem(problem: Problem) -> tuple[Problem, list[int]]:
         )
         for limit in sorted(problem.limits, key=lambda limit: limit.name)
     ]
+    shares = problem.preemptible_shares
     turned = replace(
         problem,
         bucket_names=tuple(problem.bucket_names[b] for b in buckets),
@@ -26,6 +27,9 @@ def sorted_problem(problem: Problem) -> tuple[Problem, list[int]]:
             for column in (problem.columns[c] for c in columns)
         ),
         limits=tuple(limits),
+        preemptible_shares=tuple(
+            problem.preemptible_shares[b] for b in buckets if problem.preemptible_shares
+        ),
         running={place[c]: count for c, count in problem.running.items()},
     )
     return turned, buckets

@@ -28,12 +28,14 @@ class Column:
     """An offer whose machines may run engines at one operating point, for one service.
 
     `capacity_rps` has a rate per bucket for one engine, 0 where it can't (or mustn't) serve the bucket.
+    The pool carries its load with `spare_machines` of its machines lost (n+1: 1).
     """
 
     offer: Offer
     point: OperatingPoint
     capacity_rps: tuple[float, ...]
     service: str = ""
+    spare_machines: int = 0
 
     @property
     def engines_per_machine(self) -> int:
@@ -65,8 +67,7 @@ class Limit:
 class Problem:
     """Rates by bucket, the columns that may serve them, and what else must hold.
 
-    - `spare_machines`: each pool carries its load with so many of its machines lost (n+1: 1);
-    - `preemptible_share`: the most of a bucket that spot machines may serve;
+    - `preemptible_shares`: the most of each bucket that spot machines may serve; all of it where empty;
     - `running`, `change_usd_per_hour`: engines that run now, by column, and what starting or stopping
       one counts for, as if it were rent;
     - `budget_usd_per_hour`: serve as much of the mix as this buys (rates scale together), instead of
@@ -79,11 +80,15 @@ class Problem:
     limits: tuple[Limit, ...] = ()
     gap: float = 0.0
     time_limit_s: float = 60.0
-    spare_machines: int = 0
-    preemptible_share: float = 1.0
+    preemptible_shares: tuple[float, ...] = ()
     running: Mapping[int, int] = field(default_factory=dict)
     change_usd_per_hour: float = 0.0
     budget_usd_per_hour: float | None = None
+
+    @property
+    def limits_spot(self) -> bool:
+        """Tell whether spot machines must leave a part of some bucket to others."""
+        return any(share < 1 for share in self.preemptible_shares)
 
     @property
     def committed_usd_per_hour(self) -> float:

@@ -9,6 +9,7 @@ simulation still agrees.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hgpu.artifacts.payloads.plan import Proof, ProofRound
 from hgpu.core.errors import Infeasible
@@ -66,6 +67,7 @@ class Prover:
     balance: str = DEFAULT_BALANCER
     seed: int = 0
     headroom: Headroom = field(default_factory=dict)
+    played: dict[Any, FleetRun] = field(default_factory=dict)
 
     def prove(self) -> list[Planned]:
         """Return the cheapest plans that hold, or the best that were found, with the proof in each.
@@ -106,11 +108,23 @@ class Prover:
         demands = [demand.with_headroom(headroom) for demand in self.demands]
         plans = make_plans(demands, self.gap, self.time_limit_s, self.change)
         runs, rounds = [], []
-        for demand, plan, trace in zip(demands, plans, self.arrivals, strict=True):
-            run = replay(self._fleet(demand, plan), trace, self.balance, self.seed)
+        for number, (demand, plan) in enumerate(zip(demands, plans, strict=True)):
+            run = self._run(number, demand, plan)
             runs.append(run)
             rounds.append(_round(promise_of(plan.payload), plan, run, headroom))
         return Trial(headroom, tuple(plans), tuple(runs), tuple(rounds))
+
+    def _run(self, number: int, demand: Demand, plan: Planned) -> FleetRun:
+        """Simulate a plan; one that differs from an earlier one by its headroom alone isn't played again."""
+        key = (
+            number,
+            plan.allocation.shares,
+            tuple((p.offer, p.point, p.engines) for p in plan.allocation.pools),
+        )
+        if key not in self.played:
+            fleet = self._fleet(demand, plan)
+            self.played[key] = replay(fleet, self.arrivals[number], self.balance, self.seed)
+        return self.played[key]
 
     def _fleet(self, demand: Demand, plan: Planned) -> Fleet:
         candidates = demand.candidates

@@ -11,7 +11,7 @@ from hgpu.core.errors import Infeasible
 from hgpu.core.offer import Market
 from hgpu.solvers.allocation import solve
 from hgpu.solvers.packing import machines_of
-from hgpu.solvers.problem import Limit, Unit
+from hgpu.solvers.problem import Limit, Problem, Unit
 
 
 def test_engines_of_several_degrees_share_a_machine() -> None:
@@ -46,8 +46,8 @@ def test_spot_machines_serve_no_more_of_a_bucket_than_allowed() -> None:
     cheap, dear = offer("a-spot", 1.0, market=Market.SPOT), offer("a-od", 3.0)
     case = problem((10.0,), [column(cheap, 1.0), column(dear, 1.0)])
     assert cost(case) == 10.0
-    assert cost(replace(case, preemptible_share=0.5)) == 5 * 1.0 + 5 * 3.0
-    assert cost(replace(case, preemptible_share=0.0)) == 30.0
+    assert cost(replace(case, preemptible_shares=(0.5,))) == 5 * 1.0 + 5 * 3.0
+    assert cost(replace(case, preemptible_shares=(0.0,))) == 30.0
 
 
 def test_reserved_machines_are_paid_for_and_so_used_first() -> None:
@@ -60,17 +60,21 @@ def test_reserved_machines_are_paid_for_and_so_used_first() -> None:
     assert cost(replace(case, rates_rps=(5.0,))) == 6.0 + 2.0
 
 
+def spared(case: Problem) -> Problem:
+    return replace(case, columns=tuple(replace(column, spare_machines=1) for column in case.columns))
+
+
 def test_each_pool_carries_its_load_with_a_machine_lost() -> None:
     case = problem((2.0,), [column(offer("a-2", 2.0, gpus=2), 1.0)])
     assert engines(case) == {"a-2 a": 2}
-    spared = solve(replace(case, spare_machines=1)).allocation
-    assert [(pool.engines, pool.machines) for pool in spared.pools] == [(4, 2)]
-    assert all(pool.load_engines <= pool.engines - 2 + 1e-6 for pool in spared.pools)
+    allocation = solve(spared(case)).allocation
+    assert [(pool.engines, pool.machines) for pool in allocation.pools] == [(4, 2)]
+    assert all(pool.load_engines <= pool.engines - 2 + 1e-6 for pool in allocation.pools)
 
 
 def test_a_pool_that_isnt_used_needs_no_spare() -> None:
-    case = problem((1.0,), [column(offer("a", 1.0), 1.0), column(offer("b", 5.0), 1.0)], spare_machines=1)
-    assert engines(case) == {"a a": 2}
+    case = problem((1.0,), [column(offer("a", 1.0), 1.0), column(offer("b", 5.0), 1.0)])
+    assert engines(spared(case)) == {"a a": 2}
 
 
 def test_a_budget_buys_as_much_of_the_mix_as_it_can() -> None:
@@ -139,10 +143,11 @@ def test_infeasible_limits_say_what_they_would_have_to_be() -> None:
 @given(st.lists(st.floats(0.2, 5.0), min_size=2, max_size=2), st.integers(1, 6), st.sampled_from([0, 1]))
 def test_a_cap_never_lowers_the_cost_nor_does_a_spare(rates: list[float], cap: int, spares: int) -> None:
     columns = [column(offer("a", 1.0), 1.0, 0.3), column(offer("b-2", 2.5, gpus=2), 1.0, 1.5)]
-    free = problem(tuple(rates), columns, spare_machines=spares)
+    bare = problem(tuple(rates), columns)
+    free = spared(bare) if spares else bare
     limit = Limit("a", {0: 1.0}, at_most=cap)
     assert cost(replace(free, limits=(limit,))) >= cost(free) - 1e-6
-    assert cost(free) >= cost(replace(free, spare_machines=0)) - 1e-6
+    assert cost(free) >= cost(bare) - 1e-6
 
 
 def test_the_load_is_levelled_over_pools_of_one_cost() -> None:

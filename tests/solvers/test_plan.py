@@ -111,7 +111,7 @@ def test_a_mode_without_a_latency_model_is_refused_with_its_reason(tmp_path: Pat
 def test_spot_machines_are_derated_and_kept_within_their_share(tmp_path: Path) -> None:
     offers = {"clouds": ["gcp", "aws", "azure"], "markets": ["on_demand", "spot"]}
     half = problem_of([demand(tmp_path, offers=offers, spot={"max_share": 0.5})])
-    assert half.preemptible_share == 0.5
+    assert set(half.preemptible_shares) == {0.5}
     spot = [c for c in half.columns if c.offer.market == "spot"]
     plain = {c.point: c for c in half.columns if c.offer.market == "on_demand"}
     for column in spot:
