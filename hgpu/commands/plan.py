@@ -52,8 +52,8 @@ def plan(
     ] = 0.0,
     png: Annotated[Path | None, typer.Option(help="Draw the sweep into this file.")] = None,
     gap: Annotated[
-        float, typer.Option(min=0.0, max=0.5, help="Accept answers this close to the optimum.")
-    ] = 0.0,
+        float, typer.Option(min=0.0, max=0.5, help="Accept answers proven to be this close to the optimum.")
+    ] = 1e-4,
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for the solver.")] = 60.0,
     results: Results = RESULTS,
     json: Json = False,

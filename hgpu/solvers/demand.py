@@ -125,7 +125,6 @@ def problem_of(
         for c, column in enumerate(columns)
         if (place := (column.service, column.offer.name, column.offer.region, column.point)) in change.running
     }
-    services = [demand.service for demand in demands]
     return Problem(
         tuple(row.name for row in rows),
         tuple(row.rate_rps for row in rows),
@@ -133,14 +132,10 @@ def problem_of(
         tuple(limits_of({demand.key: demand.service for demand in demands}, columns)),
         gap,
         time_limit_s,
-        tuple(
-            service.spot_share
-            for service in services
-            for _ in range(len(service.tiers) * len(service.workload.buckets))
-        ),
+        tuple(demand.service.spot_share for demand in demands for _ in demand.rows),
         running,
         change.usd_per_hour,
-        services[0].budget_usd_per_hour if len(services) == 1 else None,
+        demands[0].service.budget_usd_per_hour if len(demands) == 1 else None,
     )
 
 

@@ -27,9 +27,7 @@ def sorted_problem(problem: Problem) -> tuple[Problem, list[int]]:
             for column in (problem.columns[c] for c in columns)
         ),
         limits=tuple(limits),
-        preemptible_shares=tuple(
-            problem.preemptible_shares[b] for b in buckets if problem.preemptible_shares
-        ),
+        preemptible_shares=tuple(shares[b] for b in buckets if shares),
         running={place[c]: count for c, count in problem.running.items()},
     )
     return turned, buckets
