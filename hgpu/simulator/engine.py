@@ -87,18 +87,16 @@ class Engine:
         self.kv = kv_of(latency.kv_capacity_tokens // block_tokens, block_tokens, prefix_tokens)
         self.feed = feed or Feed([], 0, self.costs.request_s, closed=False)
         self.now_s = self.busy_s = self.until_s = 0.0
-        self.done_steps = self.seq_steps = self.offsets = self.ended = self.ended_before = self.turns = 0
+        self.done_steps = self.seq_steps = self.offsets = self.ended = self.ended_before = 0
         self.waiting: deque[int] = deque()
         self.decoding: dict[int, int] = {}
-        # Heap of (step, turn of admission, request); an entry may be out of date.
-        self.ends: list[tuple[int, int, int]] = []
+        self.ends: list[tuple[int, int]] = []  # heap of (step, request); an entry may be out of date
         self.partial: int | None = None
         self.outputs: list[int] = []
         self.to_prefill: list[int] = []  # tokens to compute before the next one is yielded
         self.to_yield: list[int] = []
         self.computed: list[int] = []  # of the partial request
         self.offset: list[int] = []
-        self.turn: list[int] = []
         self.hit_tokens: list[int] = []
         self.start_s: list[float] = []
         self.first_s: list[float] = []
@@ -127,7 +125,7 @@ class Engine:
         self.to_prefill.extend(inputs)
         self.outputs.extend(outputs)
         self.to_yield.extend(outputs)
-        for counts in (self.computed, self.offset, self.turn, self.hit_tokens, self.preemptions):
+        for counts in (self.computed, self.offset, self.hit_tokens, self.preemptions):
             counts.extend([0] * len(outputs))
         for times_s in (self.start_s, self.first_s, self.end_s):
             times_s.extend([nan] * len(outputs))
@@ -162,7 +160,7 @@ class Engine:
 
     def _decode_until_event(self, until_s: float) -> bool:
         """Take the decode steps until something else happens; False where there is no block for one."""
-        while self.decoding.get(self.ends[0][2]) != self.ends[0][0]:
+        while self.decoding.get(self.ends[0][1]) != self.ends[0][0]:
             heappop(self.ends)
         most = self.kv.steps_that_fit(self.done_steps + 1, self.ends[0][0] - self.done_steps)
         if not most:
@@ -258,25 +256,18 @@ class Engine:
         free_seqs = self.engine.max_num_seqs - len(self.decoding) - len(chunks)
         while self.waiting and budget and free_seqs and not preempted:
             request, tokens = self.waiting[0], self.to_prefill[self.waiting[0]]
-            if not self.kv.fits(request, tokens):
+            hit = self.kv.admit(request, tokens)
+            if hit < 0:
                 break
             self.waiting.popleft()
-            hit = self.kv.admit(request, tokens)
             new = min(tokens - hit, budget)
             self.kv.extend(request, hit, hit + new)
-            self._begin(request, hit)
+            if isnan(self.start_s[request]):
+                self.start_s[request], self.hit_tokens[request] = self.now_s, hit
             budget -= new
             free_seqs -= 1
             chunks.append((request, hit, new))
         return chunks
-
-    def _begin(self, request: int, hit: int) -> None:
-        """Note the turn of a request that was admitted; the first time, when, and its tokens in the cache."""
-        self.turns += 1
-        self.turn[request] = self.turns
-        if isnan(self.start_s[request]):
-            self.start_s[request] = self.now_s
-            self.hit_tokens[request] = hit
 
     def _preempt_last(self) -> None:
         """Take the cache of the request that was admitted last; it waits in front of all others."""
@@ -310,17 +301,22 @@ class Engine:
         self.offsets += self.offset[request]
         self.kv.join(self.offset[request])
         self.decoding[request] = self.done_steps + left
-        heappush(self.ends, (self.done_steps + left, self.turn[request], request))
+        heappush(self.ends, (self.done_steps + left, request))
 
     def _end_decodes(self) -> None:
         """End the decodes whose last token the last step yielded, in running order."""
         self.ended_before = self.ended
+        ended = []
         while self.ends and self.ends[0][0] <= self.done_steps:
-            step, _, request = heappop(self.ends)
+            step, request = heappop(self.ends)
             if self.decoding.get(request) == step:
-                del self.decoding[request]
-                self._leave(request)
-                self._end(request)
+                ended.append(request)
+        if self.kv.keeps_order and len(ended) > 1:
+            ended = [request for request in self.decoding if request in ended]
+        for request in ended:
+            del self.decoding[request]
+            self._leave(request)
+            self._end(request)
 
     def _leave(self, request: int) -> int:
         """Free what a request that decoded held; return its computed tokens."""

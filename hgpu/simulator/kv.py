@@ -10,6 +10,7 @@ of them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class KvBlocks:
     most_used: int = 0
     decodes: int = 0
     due: list[int] = field(init=False)
+    keeps_order: ClassVar[bool] = False  # whether it matters who gives blocks back first
 
     def __post_init__(self) -> None:
         """Start with nobody decoding."""
@@ -47,16 +49,16 @@ class KvBlocks:
 
     def fits(self, request: int, tokens: int) -> bool:
         """Tell whether a sequence that waits, of `tokens` tokens to compute, finds free blocks for them."""
-        return self.blocks(tokens) <= self.free
+        return -(-tokens // self.block_tokens) <= self.total - self.used
 
     def admit(self, request: int, tokens: int) -> int:
-        """Let such a sequence in; return how many of its tokens needn't be computed."""
-        return 0
+        """Let it in; return how many of its tokens needn't be computed, −1 where it doesn't fit."""
+        return 0 if -(-tokens // self.block_tokens) <= self.total - self.used else -1
 
     def extend(self, request: int, before: int, after: int) -> bool:
         """Take blocks for the tokens of a chunk, from `before` to `after`; False where they don't last."""
-        blocks = self.blocks(after) - self.blocks(before)
-        if blocks > self.free:
+        blocks = -(-after // self.block_tokens) - -(-before // self.block_tokens)
+        if blocks > self.total - self.used:
             return False
         self.take(blocks)
         return True

@@ -18,30 +18,32 @@ together what they do one by one.
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from hgpu.simulator.block_names import BlockNames
 from hgpu.simulator.kv import KvBlocks
-
-
-@dataclass(slots=True, eq=False)
-class Block:
-    """A cached block, and how many sequences hold it."""
-
-    name: int
-    holders: int = 1
 
 
 @dataclass(slots=True, kw_only=True)
 class PrefixBlocks(KvBlocks):
     """`used` counts blocks that are held: one that many hold counts once, idle ones don't.
 
-    `tables` holds the full blocks of each sequence that runs, those that it decoded left out.
+    - `names`: the names of the full blocks of each sequence;
+    - `holders`: how many sequences hold a cached block. A block is known by its name, which is 0 or more; one
+      that is cached while there is another of that name, by a number of its own below 0;
+    - `alike`: of names that had several blocks, those that are cached, the oldest first;
+    - `idle`: cached blocks that nobody holds, in the order of eviction;
+    - `tables`: the full blocks of each sequence that runs, those that it decoded left out.
     """
 
     names: BlockNames
-    tables: dict[int, list[Block]] = field(default_factory=dict)
-    cached: dict[int, list[Block]] = field(default_factory=dict)
-    idle: OrderedDict[Block, None] = field(default_factory=OrderedDict)
+    holders: dict[int, int] = field(default_factory=dict)
+    alike: dict[int, list[int]] = field(default_factory=dict)
+    name_of: dict[int, int] = field(default_factory=dict)
+    idle: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    tables: dict[int, list[int]] = field(default_factory=dict)
+    copies: int = 0
+    keeps_order: ClassVar[bool] = True
 
     def expect(
         self, inputs: Sequence[int], outputs: Sequence[int], prefixes: Sequence[Sequence[int]]
@@ -55,26 +57,24 @@ class PrefixBlocks(KvBlocks):
         self.used += blocks
         for _ in range(len(self.idle) - self.free):
             block, _ = self.idle.popitem(last=False)
-            alike = self.cached[block.name]
-            alike.remove(block)
-            if not alike:
-                del self.cached[block.name]
+            del self.holders[block]
+            if self.alike:
+                self._forget(block)
 
     def fits(self, request: int, tokens: int) -> bool:
         """Tell whether free blocks last for those that nobody holds yet; idle hits are free ones too."""
-        if self.blocks(tokens) <= self.free:
-            return True
-        held = sum(block.holders > 0 for block in self._hits(request, tokens))
-        return self.blocks(tokens) - held <= self.free
+        return self.blocks(tokens) <= self.free or self._fits(tokens, self._hits(request, tokens))
 
     def admit(self, request: int, tokens: int) -> int:
-        """Let a sequence hold what is cached of it; return the tokens of that."""
+        """Let a sequence hold what is cached of it; return the tokens of that, −1 where it doesn't fit."""
         hits = self._hits(request, tokens)
+        if not self._fits(tokens, hits):
+            return -1
         for block in hits:
-            if not block.holders:
+            if not self.holders[block]:
                 del self.idle[block]
                 self.used += 1
-            block.holders += 1
+            self.holders[block] += 1
         self.tables[request] = hits
         return len(hits) * self.block_tokens
 
@@ -88,31 +88,50 @@ class PrefixBlocks(KvBlocks):
     def give_back(self, request: int, tokens: int) -> None:
         """Release what a sequence of `tokens` computed tokens holds, the tail first."""
         self._fill(request, tokens)
-        table = self.tables.pop(request)
-        self.used -= self.blocks(tokens) - len(table)
+        table, idle = self.tables.pop(request), len(self.idle)
         for block in reversed(table):
-            block.holders -= 1
-            if not block.holders:
+            self.holders[block] -= 1
+            if not self.holders[block]:
                 self.idle[block] = None
-                self.used -= 1
+        self.used -= self.blocks(tokens) - len(table) + len(self.idle) - idle
 
-    def _hits(self, request: int, tokens: int) -> list[Block]:
+    def _fits(self, tokens: int, hits: list[int]) -> bool:
+        held = sum(self.holders[block] > 0 for block in hits)
+        return self.blocks(tokens) - held <= self.free
+
+    def _hits(self, request: int, tokens: int) -> list[int]:
         """Return the cached blocks that a sequence of `tokens` tokens to compute begins with."""
         hits = []
         for name in self.names.of(request, 0, (tokens - 1) // self.block_tokens):
-            alike = self.cached.get(name)
-            if alike is None:
+            block = self.alike[name][0] if name in self.alike else name
+            if block not in self.holders:
                 break
-            hits.append(alike[0])
+            hits.append(block)
         return hits
 
     def _fill(self, request: int, tokens: int) -> None:
         """Cache the full blocks of `tokens` computed tokens that aren't in the sequence's table yet."""
         table = self.tables[request]
-        for name in self.names.of(request, len(table), tokens // self.block_tokens):
-            block = Block(name)
-            table.append(block)
-            self.cached.setdefault(name, []).append(block)
+        names = self.names.of(request, len(table), tokens // self.block_tokens)
+        holders, alike = self.holders, self.alike
+        blocks = [self._copy(name) if name in holders or name in alike else name for name in names]
+        table += blocks
+        holders.update(dict.fromkeys(blocks, 1))
+
+    def _copy(self, name: int) -> int:
+        """Return the number of one more block with a name."""
+        self.copies += 1
+        self.alike.setdefault(name, [name]).append(-self.copies)
+        self.name_of[-self.copies] = name
+        return -self.copies
+
+    def _forget(self, block: int) -> None:
+        """Let others of an evicted block's name be found."""
+        name = self.name_of.pop(block, block)
+        if name in self.alike:
+            self.alike[name].remove(block)
+            if not self.alike[name]:
+                del self.alike[name]
 
 
 def kv_of(total: int, block_tokens: int, prefix_tokens: int | None) -> KvBlocks:

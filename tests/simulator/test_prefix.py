@@ -77,9 +77,10 @@ def test_the_cache_never_holds_more_than_it_has_and_counts_what_is_there(
     for moment_s in [*np.cumsum(pauses_s).tolist(), inf]:
         engine.advance(moment_s)
         held = {block for table in kv.tables.values() for block in table}
-        assert all(block.holders == sum(block in t for t in kv.tables.values()) for block in held)
-        assert not any(block.holders for block in kv.idle)
-        assert {b for alike in kv.cached.values() for b in alike} == held | set(kv.idle)
+        assert all(kv.holders[block] == sum(block in t for t in kv.tables.values()) for block in held)
+        assert not any(kv.holders[block] for block in kv.idle)
+        assert set(kv.holders) == held | set(kv.idle)
+        assert {b for alike in kv.alike.values() for b in alike} | set(kv.name_of) <= set(kv.holders)
         assert len(held) <= kv.used <= kv.total and kv.used + len(kv.idle) <= kv.total
     assert kv.used == 0 and not kv.tables
 
