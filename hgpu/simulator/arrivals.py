@@ -6,7 +6,7 @@ from math import inf
 import numpy as np
 
 from hgpu.core.errors import InputError
-from hgpu.workloads.trace import Ints, Trace
+from hgpu.workloads.trace import Ints, PrefixBlocks, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +106,13 @@ def feed_of(arrivals: Arrivals, costs: FixedCosts) -> Feed:
 def lengths_of(arrivals: Arrivals) -> tuple[Ints, Ints]:
     """Return the input and output lengths in tokens, by number of the request."""
     return np.asarray(arrivals.input_tokens, np.int64), np.asarray(arrivals.output_tokens, np.int64)
+
+
+def prefixes_of(arrivals: Arrivals, block_tokens: int) -> tuple[PrefixBlocks, int]:
+    """Return the block hashes of each request and the tokens of such a block.
+
+    Where nobody knows of shared prefixes there are no hashes, and blocks are the engine's.
+    """
+    if isinstance(arrivals, Trace) and arrivals.prefix_blocks is not None:
+        return arrivals.prefix_blocks, arrivals.block_tokens or block_tokens
+    return (), block_tokens

@@ -30,9 +30,9 @@ import numpy as np
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.step import LatencyModel, StepBatch
-from hgpu.simulator.arrivals import Arrivals, Feed, FixedCosts, feed_of, lengths_of
-from hgpu.simulator.kv import KvBlocks
+from hgpu.simulator.arrivals import Arrivals, Feed, FixedCosts, feed_of, lengths_of, prefixes_of
 from hgpu.simulator.limits import check_lengths, check_options
+from hgpu.simulator.prefix import kv_of
 from hgpu.simulator.result import EngineRun
 
 BLOCK_TOKENS = 16  # vLLM's default block_size on CUDA devices
@@ -45,18 +45,20 @@ def simulate(
     arrivals: Arrivals,
     costs: FixedCosts | None = None,
     block_tokens: int = BLOCK_TOKENS,
+    prefix_caching: bool = False,
 ) -> EngineRun:
     """Return what one engine makes of the requests of a trace or of a closed loop.
 
     `costs` are those that the latency model knows where none are given. Prefix blocks of a trace are
-    not looked at: every prompt is computed in full. Raises InputError for options that vLLM refuses,
-    and for requests that can never be served, naming how many.
+    looked at with `prefix_caching` only; without it every prompt is computed in full. Raises InputError
+    for options that vLLM refuses, and for requests that can never be served, naming how many.
     """
     inputs, outputs = lengths_of(arrivals)
     costs = costs or FixedCosts(request_s=latency.request_s)
-    alone = Engine(latency, engine, costs, block_tokens, feed_of(arrivals, costs))
+    prefixes, prefix_tokens = prefixes_of(arrivals, block_tokens) if prefix_caching else ((), None)
+    alone = Engine(latency, engine, costs, block_tokens, feed_of(arrivals, costs), prefix_tokens)
     check_lengths(inputs, outputs, engine, alone.kv.total, block_tokens)
-    alone.expect(inputs.tolist(), outputs.tolist())
+    alone.expect(inputs.tolist(), outputs.tolist(), prefixes)
     alone.advance(inf)
     return alone.run()
 
@@ -66,7 +68,8 @@ class Engine:
 
     A request that decodes has an `offset`: its computed tokens less `done_steps`, which stays the same
     from step to step. `decoding` maps requests to the step in which they end, in running order.
-    Requests are numbered in the order in which they were given.
+    Requests are numbered in the order in which they were given. With `prefix_tokens`, the tokens of
+    a block that the prefixes of requests are given in, computed blocks are kept for prefix reuse.
     """
 
     def __init__(
@@ -76,11 +79,12 @@ class Engine:
         costs: FixedCosts | None = None,
         block_tokens: int = BLOCK_TOKENS,
         feed: Feed | None = None,
+        prefix_tokens: int | None = None,
     ) -> None:
         check_options(engine, block_tokens)
         self.step_s = latency.step.step_s
         self.engine, self.costs = engine, costs or FixedCosts(request_s=latency.request_s)
-        self.kv = KvBlocks(latency.kv_capacity_tokens // block_tokens, block_tokens)
+        self.kv = kv_of(latency.kv_capacity_tokens // block_tokens, block_tokens, prefix_tokens)
         self.feed = feed or Feed([], 0, self.costs.request_s, closed=False)
         self.now_s = self.busy_s = self.until_s = 0.0
         self.done_steps = self.seq_steps = self.offsets = self.ended = self.ended_before = 0
@@ -93,28 +97,35 @@ class Engine:
         self.to_yield: list[int] = []
         self.computed: list[int] = []  # of the partial request
         self.offset: list[int] = []
+        self.hit_tokens: list[int] = []
         self.start_s: list[float] = []
         self.first_s: list[float] = []
         self.end_s: list[float] = []
         self.preemptions: list[int] = []
 
-    def give(self, arrival_s: float, input_tokens: int, output_tokens: int) -> None:
+    def give(
+        self, arrival_s: float, input_tokens: int, output_tokens: int, prefix: Sequence[int] = ()
+    ) -> None:
         """Hand over a request that a client sends now, at the time that was advanced to, or later.
 
-        It must be one that the engine can serve (`servable`), and no earlier than the one before it.
+        `prefix` holds the hashes of its leading prompt blocks. The request must be one that the engine can
+        serve (`servable`), and no earlier than the one before it.
         """
         known_s = self.feed.arrival_s
         if arrival_s < self.until_s or (known_s and arrival_s < known_s[-1]):
             raise InputError(f"a request can't arrive at {arrival_s} s", "the engine is past that moment")
-        self.expect((input_tokens,), (output_tokens,))
+        self.expect((input_tokens,), (output_tokens,), (prefix,))
         known_s.append(arrival_s)
 
-    def expect(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Note the lengths of requests that the feed will hand over."""
+    def expect(
+        self, inputs: Sequence[int], outputs: Sequence[int], prefixes: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """Note the lengths of requests that the feed will hand over, and their prefixes, if any."""
+        self.kv.expect(inputs, outputs, prefixes)
         self.to_prefill.extend(inputs)
         self.outputs.extend(outputs)
         self.to_yield.extend(outputs)
-        for counts in (self.computed, self.offset, self.preemptions):
+        for counts in (self.computed, self.offset, self.hit_tokens, self.preemptions):
             counts.extend([0] * len(outputs))
         for times_s in (self.start_s, self.first_s, self.end_s):
             times_s.extend([nan] * len(outputs))
@@ -144,7 +155,7 @@ class Engine:
         return (
             not self.waiting
             or len(self.decoding) >= self.engine.max_num_seqs
-            or self.kv.blocks(self.to_prefill[self.waiting[0]]) > self.kv.free
+            or not self.kv.fits(self.waiting[0], self.to_prefill[self.waiting[0]])
         )
 
     def _decode_until_event(self, until_s: float) -> bool:
@@ -237,33 +248,32 @@ class Engine:
         if self.partial is not None:
             request, done = self.partial, self.computed[self.partial]
             new = min(self.to_prefill[request] - done, budget)
-            blocks = self.kv.blocks(done + new) - self.kv.blocks(done)
-            if blocks > self.kv.free:
+            if not self.kv.extend(request, done, done + new):
                 self._preempt_last()
                 return []
-            self.kv.take(blocks)
             budget -= new
             chunks.append((request, done, new))
         free_seqs = self.engine.max_num_seqs - len(self.decoding) - len(chunks)
         while self.waiting and budget and free_seqs and not preempted:
-            request = self.waiting[0]
-            if self.kv.blocks(self.to_prefill[request]) > self.kv.free:
+            request, tokens = self.waiting[0], self.to_prefill[self.waiting[0]]
+            hit = self.kv.admit(request, tokens)
+            if hit < 0:
                 break
             self.waiting.popleft()
-            new = min(self.to_prefill[request], budget)
-            self.kv.take(self.kv.blocks(new))
+            new = min(tokens - hit, budget)
+            self.kv.extend(request, hit, hit + new)
             if isnan(self.start_s[request]):
-                self.start_s[request] = self.now_s
+                self.start_s[request], self.hit_tokens[request] = self.now_s, hit
             budget -= new
             free_seqs -= 1
-            chunks.append((request, 0, new))
+            chunks.append((request, hit, new))
         return chunks
 
     def _preempt_last(self) -> None:
         """Take the cache of the request that was admitted last; it waits in front of all others."""
         if self.partial is not None:
             request, self.partial = self.partial, None
-            self.kv.give_back(self.computed[request])
+            self.kv.give_back(request, self.computed[request])
         else:
             request, end = self.decoding.popitem()
             tokens = self._leave(request)
@@ -284,7 +294,7 @@ class Engine:
             self.first_s[request] = self.now_s + self.costs.token_s
         left = self.to_yield[request] - 1
         if not left:
-            self.kv.give_back(computed)
+            self.kv.give_back(request, computed)
             self._end(request)
             return
         self.offset[request] = computed - self.done_steps
@@ -294,21 +304,26 @@ class Engine:
         heappush(self.ends, (self.done_steps + left, request))
 
     def _end_decodes(self) -> None:
-        """End the decodes whose last token the last step yielded."""
+        """End the decodes whose last token the last step yielded, in running order."""
         self.ended_before = self.ended
+        ended = []
         while self.ends and self.ends[0][0] <= self.done_steps:
             step, request = heappop(self.ends)
             if self.decoding.get(request) == step:
-                del self.decoding[request]
-                self._leave(request)
-                self._end(request)
+                ended.append(request)
+        if self.kv.keeps_order and len(ended) > 1:
+            ended = [request for request in self.decoding if request in ended]
+        for request in ended:
+            del self.decoding[request]
+            self._leave(request)
+            self._end(request)
 
     def _leave(self, request: int) -> int:
         """Free what a request that decoded held; return its computed tokens."""
         offset = self.offset[request]
         self.offsets -= offset
         self.kv.leave(offset)
-        self.kv.give_back(offset + self.done_steps)
+        self.kv.give_back(request, offset + self.done_steps)
         return offset + self.done_steps
 
     def _end(self, request: int) -> None:
@@ -325,6 +340,7 @@ class Engine:
             end_s=np.array(self.end_s),
             output_tokens=np.array(self.outputs, np.int64),
             preemptions=np.array(self.preemptions, np.int64),
+            hit_tokens=np.array(self.hit_tokens, np.int64),
             steps=self.done_steps,
             busy_s=self.busy_s,
             seq_steps=self.seq_steps,

@@ -8,7 +8,9 @@ counter for each residue tells what many steps of many sequences need, without l
 of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 
 @dataclass(slots=True)
@@ -21,6 +23,7 @@ class KvBlocks:
     most_used: int = 0
     decodes: int = 0
     due: list[int] = field(init=False)
+    keeps_order: ClassVar[bool] = False  # whether it matters who gives blocks back first
 
     def __post_init__(self) -> None:
         """Start with nobody decoding."""
@@ -31,6 +34,11 @@ class KvBlocks:
         """Blocks that nobody holds."""
         return self.total - self.used
 
+    def expect(
+        self, inputs: Sequence[int], outputs: Sequence[int], prefixes: Sequence[Sequence[int]]
+    ) -> None:
+        """Note sequences that will come; counting needs to know nothing of them."""
+
     def blocks(self, tokens: int) -> int:
         """Return the blocks that a sequence of `tokens` computed tokens holds."""
         return -(-tokens // self.block_tokens)
@@ -39,11 +47,27 @@ class KvBlocks:
         """Give blocks to sequences; there must be enough of them."""
         self.used += blocks
 
+    def fits(self, request: int, tokens: int) -> bool:
+        """Tell whether a sequence that waits, of `tokens` tokens to compute, finds free blocks for them."""
+        return -(-tokens // self.block_tokens) <= self.total - self.used
+
+    def admit(self, request: int, tokens: int) -> int:
+        """Let it in; return how many of its tokens needn't be computed, −1 where it doesn't fit."""
+        return 0 if -(-tokens // self.block_tokens) <= self.total - self.used else -1
+
+    def extend(self, request: int, before: int, after: int) -> bool:
+        """Take blocks for the tokens of a chunk, from `before` to `after`; False where they don't last."""
+        blocks = -(-after // self.block_tokens) - -(-before // self.block_tokens)
+        if blocks > self.total - self.used:
+            return False
+        self.take(blocks)
+        return True
+
     def note_use(self) -> None:
         """Keep the most blocks that were in use once a step was scheduled."""
         self.most_used = max(self.most_used, self.used)
 
-    def give_back(self, tokens: int) -> None:
+    def give_back(self, request: int, tokens: int) -> None:
         """Free what a sequence of `tokens` computed tokens holds."""
         self.used -= self.blocks(tokens)
 

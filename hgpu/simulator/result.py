@@ -83,12 +83,14 @@ class EngineRun(RequestTimes):
     """Times of every request of one engine, and of the engine.
 
     - `preemptions`: how often a request's cache was taken away and its tokens computed again;
+    - `hit_tokens`: prompt tokens of a request that its first admission found in the cache;
     - `steps`, `busy_s`: steps of the engine, and their seconds;
     - `seq_steps`: sequences of each step, summed over the steps;
     - `max_kv_tokens`: most tokens that the blocks in use had room for, `kv_capacity_tokens` at most.
     """
 
     preemptions: Ints
+    hit_tokens: Ints
     steps: int
     busy_s: float
     seq_steps: int

@@ -69,7 +69,7 @@ class Reference:
                 self.step()
             else:
                 self.now_s = self.reaches_s()
-        assert self.free == self.total
+        assert self.room() == self.total
         return self
 
     def reaches_s(self) -> float:
@@ -80,7 +80,7 @@ class Reference:
         if not preempted:
             self.schedule_waiting(scheduled)
         self.idle_with_work += not scheduled
-        self.most_blocks = max(self.most_blocks, self.total - self.free)
+        self.most_blocks = max(self.most_blocks, self.total - self.room())
         began_s = self.now_s
         self.now_s += self.latency.step.step_s(batch_of(scheduled)) + self.costs.step_s
         self.busy_s += self.now_s - began_s
@@ -89,7 +89,7 @@ class Reference:
             self.compute(request, new)
         for request in [r for r in scheduled if r.yielded == r.output]:
             self.running.remove(request)
-            self.free += request.blocks
+            self.release(request)
             if self.unsent:
                 self.send(self.now_s + self.costs.token_s)
 
@@ -100,22 +100,19 @@ class Reference:
         while index < len(self.running) and budget > 0:
             request = self.running[index]
             new = min(request.known - request.computed, budget)
-            need = math.ceil((request.computed + new) / self.block_tokens) - request.blocks
-            while need > self.free and request in self.running:
+            while request in self.running and not self.grow(request, new):
                 self.preempt(self.running.pop())
                 preempted = True
             if request not in self.running:
                 break
-            self.free -= need
-            request.blocks += need
             scheduled[request] = new
             budget -= new
             index += 1
         return scheduled, preempted
 
     def preempt(self, victim: Request) -> None:
-        self.free += victim.blocks
-        victim.blocks = victim.computed = 0
+        self.release(victim)
+        victim.computed = 0
         victim.decodes = False
         victim.preemptions += 1
         self.waiting.insert(0, victim)
@@ -124,15 +121,35 @@ class Reference:
         budget = self.engine.max_num_batched_tokens - sum(scheduled.values())
         while self.waiting and budget > 0 and len(self.running) < self.engine.max_num_seqs:
             request = self.waiting[0]
-            if math.ceil(request.known / self.block_tokens) > self.free:
+            if not self.admit(request):
                 break
             self.running.append(self.waiting.pop(0))
-            scheduled[request] = min(request.known, budget)
-            request.blocks = math.ceil(scheduled[request] / self.block_tokens)
-            self.free -= request.blocks
+            scheduled[request] = min(request.known - request.computed, budget)
+            self.grow(request, scheduled[request])
             budget -= scheduled[request]
             if math.isnan(request.start_s):
                 request.start_s = self.now_s
+
+    def room(self) -> int:
+        """Count the blocks that nobody holds."""
+        return self.free
+
+    def admit(self, request: Request) -> bool:
+        """Tell whether the whole request fits."""
+        return math.ceil(request.known / self.block_tokens) <= self.free
+
+    def grow(self, request: Request, new: int) -> bool:
+        """Take blocks for new tokens, if there are enough."""
+        need = math.ceil((request.computed + new) / self.block_tokens) - request.blocks
+        if need > self.free:
+            return False
+        self.free -= need
+        request.blocks += need
+        return True
+
+    def release(self, request: Request) -> None:
+        self.free += request.blocks
+        request.blocks = 0
 
     def compute(self, request: Request, new: int) -> None:
         request.computed += new

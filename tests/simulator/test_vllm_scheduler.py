@@ -45,9 +45,10 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 class VllmPlay:
     """Hands requests to a vLLM scheduler and takes its steps, with tokens that mean nothing."""
 
-    def __init__(self, folder: Path, case: Case) -> None:
+    def __init__(self, folder: Path, case: Case, prefix_caching: bool = False) -> None:
         self.latency, engine, self.arrivals, block_tokens = case
-        self.scheduler = make_scheduler(folder, engine, self.latency.kv_capacity_tokens, block_tokens)
+        kv_tokens = self.latency.kv_capacity_tokens
+        self.scheduler = make_scheduler(folder, engine, kv_tokens, block_tokens, prefix_caching)
         requests = len(self.arrivals.input_tokens)
         self.token_s: list[list[float]] = [[] for _ in range(requests)]
         self.preemptions = [0] * requests
@@ -74,6 +75,9 @@ class VllmPlay:
         params = SamplingParams(max_tokens=int(self.arrivals.output_tokens[number]), ignore_eos=True)
         self.scheduler.add_request(Request(str(number), prompt, params, None, arrival_time=float(number)))
 
+    def sampled(self, number: int) -> int:
+        return 7
+
     def step(self) -> int:
         """Take a step and return how many requests it ended."""
         from vllm.v1.outputs import ModelRunnerOutput
@@ -97,7 +101,7 @@ class VllmPlay:
             ModelRunnerOutput(
                 req_ids=list(scheduled),
                 req_id_to_index={name: index for index, name in enumerate(scheduled)},
-                sampled_token_ids=[[7] if name in ends else [] for name in scheduled],
+                sampled_token_ids=[[self.sampled(int(n))] if n in ends else [] for n in scheduled],
             ),
         )
         return held - len(self.scheduler.requests)
@@ -115,7 +119,9 @@ class VllmPlay:
         )
 
 
-def make_scheduler(folder: Path, engine: EngineOptions, kv_tokens: int, block_tokens: int) -> Any:
+def make_scheduler(
+    folder: Path, engine: EngineOptions, kv_tokens: int, block_tokens: int, prefix_caching: bool
+) -> Any:
     import torch
     from vllm.config import (
         CacheConfig,
@@ -130,7 +136,7 @@ def make_scheduler(folder: Path, engine: EngineOptions, kv_tokens: int, block_to
     from vllm.v1.structured_output import StructuredOutputManager
 
     blocks = kv_tokens // block_tokens + 1  # vLLM sets one aside
-    cache = CacheConfig(block_size=block_tokens, enable_prefix_caching=False)
+    cache = CacheConfig(block_size=block_tokens, enable_prefix_caching=prefix_caching)
     cache.num_gpu_blocks = blocks
     config = VllmConfig(
         model_config=ModelConfig(
