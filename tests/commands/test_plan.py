@@ -129,7 +129,7 @@ def test_latest_is_refused_under_ci(hgpu: Run, tmp_path: Path) -> None:
 def test_an_edited_plan_is_refused(hgpu: Run, tmp_path: Path) -> None:
     document = json.loads(hgpu("plan", spec(hgpu, tmp_path), "--json").stdout)
     manifest = tmp_path / document["path"] / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"count": 2', '"count": 1', 1))
+    manifest.write_text(manifest.read_text().replace('"served": 1.0', '"served": 0.5', 1))
     done = hgpu("show", document["digest"][:12])
     assert done.returncode == 2 and "damaged" in done.stderr and "Traceback" not in done.stderr
 
