@@ -10,7 +10,7 @@ from tests_types import MELANGE_TOY, Run
 def planned(hgpu: Run, tmp_path: Path) -> str:
     """A plan of two L4 machines, and its digest."""
     assert hgpu("init", "serve", "--out", "spec.yaml").returncode == 0
-    done = hgpu("plan", "spec.yaml", "--estimate", "--json")
+    done = hgpu("plan", "spec.yaml", "--estimate", "--confidence", "0.5", "--json")
     assert done.returncode == 0, done.stderr
     return str(json.loads(done.stdout)["digest"])
 
