@@ -1,14 +1,16 @@
 """HiGHS on a matrix: the only file that knows the solver.
 
-A large program is first solved without whole numbers, which takes a fraction of a second. Variables
-whose reduced cost is high there are unlikely to be used: the whole-number search leaves them out,
-and the bound without whole numbers, which holds for all variables, says how far off that answer can
-be. Only where this isn't within the wanted gap are all variables searched.
+A large program is first solved without whole numbers, which takes a fraction of a second. Shares whose
+reduced cost is high there, and columns that little goes to, are unlikely to be used: the whole-number
+search leaves them out, and the bound without whole numbers, which holds for all of them, says how far
+off that answer can be. Only where this isn't within the wanted gap is everything searched.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,9 @@ from hgpu.core.errors import HgpuError
 from hgpu.solvers.matrix import Floats, Ints, Matrix
 
 LARGE = 20_000  # variables, from which on a part of them is searched first
-PARTS = (0.1, 0.35)  # of the variables, by reduced cost
+SHARE_PARTS = (0.1, 0.35)  # of the shares, by reduced cost: what serves where much of everything is rented
+COLUMN_PARTS = (8, 16)  # columns, by what the relaxation spends on them: where little is
+PART_OF_TIME = 0.25  # that one of these searches may take
 SHORTEST_S = 0.1  # of a search, where earlier ones used up the time
 
 
@@ -46,25 +50,25 @@ def minimize(matrix: Matrix, gap: float, time_limit_s: float) -> Answer:
 
     Raises HgpuError where the time runs out with no answer at all.
     """
-    started = time.perf_counter()
     if not (gap > 0 and matrix.variables > LARGE and matrix.integer.any()):
         return _answered(_run(matrix, gap, time_limit_s), time_limit_s)
+    ends_s = time.perf_counter() + time_limit_s
     relaxed, reduced_costs = _relax(matrix, time_limit_s)
     if relaxed.outcome is Outcome.INFEASIBLE:
         return relaxed
-    best: Answer | None = None
-    for part in (*PARTS, 1.0):
-        left_s = max(time_limit_s - (time.perf_counter() - started), SHORTEST_S)
-        keep = _promising(matrix, reduced_costs, part) if part < 1 else None
-        found = _run(matrix, gap / 2 if part < 1 else gap, left_s, keep)
-        if found.outcome is Outcome.PROVEN and part == 1:
-            return found
-        if best is None or found.cost < best.cost:
-            best = replace(found, bound=max(relaxed.cost, found.bound if part == 1 else -np.inf))
-        if best.cost - relaxed.cost <= gap * abs(best.cost):
+    best = Answer(Outcome.NOTHING, np.zeros(0), np.inf, relaxed.cost)
+    for keep in _parts(matrix, relaxed.values, reduced_costs):
+        left_s = min(ends_s - time.perf_counter(), PART_OF_TIME * time_limit_s)
+        found = _run(matrix, gap / 2, max(left_s, SHORTEST_S), keep)
+        if found.cost < best.cost:
+            best = replace(found, outcome=Outcome.STOPPED, bound=relaxed.cost)
+        if best.outcome is Outcome.STOPPED and best.cost - best.bound <= gap * abs(best.cost):
             return replace(best, outcome=Outcome.PROVEN)
-    assert best is not None
-    return _answered(best, time_limit_s)
+    found = _run(matrix, gap, max(ends_s - time.perf_counter(), SHORTEST_S))
+    if found.outcome in (Outcome.PROVEN, Outcome.INFEASIBLE):
+        return found
+    bound = max(best.bound, found.bound if found.outcome is Outcome.STOPPED else -np.inf)
+    return _answered(replace(min(best, found, key=lambda answer: answer.cost), bound=bound), time_limit_s)
 
 
 def relaxation(matrix: Matrix) -> Answer:
@@ -72,11 +76,20 @@ def relaxation(matrix: Matrix) -> Answer:
     return _relax(matrix, np.inf)[0]
 
 
-def _promising(matrix: Matrix, reduced_costs: Floats, part: float) -> Ints:
-    """Whole-number variables, and the part of the others with the least reduced cost."""
-    free = np.flatnonzero(~matrix.integer)
-    most = np.quantile(reduced_costs[free], part)
-    return np.flatnonzero(matrix.integer | (reduced_costs <= most))
+def _parts(matrix: Matrix, values: Floats, reduced_costs: Floats) -> Iterator[Ints]:
+    """Yield parts of the variables to search, those that take the least time first."""
+    shares, others = matrix.shares, np.setdiff1d(np.arange(matrix.variables), matrix.shares)
+    ranks = np.argsort(reduced_costs[shares], kind="stable")
+    by_share = [np.union1d(others, shares[ranks[: int(part * len(shares))]]) for part in SHARE_PARTS]
+    load = np.zeros(matrix.share_columns.max() + 1)
+    np.add.at(load, matrix.share_columns, values[shares])
+    order = np.argsort(-load, kind="stable")
+    by_column = [
+        np.union1d(others, shares[np.isin(matrix.share_columns, order[:most])])
+        for most in COLUMN_PARTS
+        if most < len(order)
+    ]
+    yield from (part for pair in zip_longest(by_share, by_column) for part in pair if part is not None)
 
 
 def _relax(matrix: Matrix, time_limit_s: float) -> tuple[Answer, Floats]:

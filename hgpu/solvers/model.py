@@ -39,12 +39,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A matrix, and where what stands in it: shares by (bucket, column), groups, φ, the rows of limits."""
+    """A matrix, and where what stands in it: the bucket of each share, groups, φ, the rows of limits."""
 
     matrix: Matrix
-    shares: Ints
     share_buckets: Ints
-    share_columns: Ints
     groups: tuple[Group, ...]
     served: int | None
     limit_rows: dict[str, int]
@@ -67,6 +65,7 @@ def layout_of(problem: Problem, elastic: str | None = None) -> Layout:
     usable = (capacity > 0) & (rates[:, None] > 0)
     buckets, columns = np.nonzero(usable)
     shares = matrix.add_variables(len(buckets))
+    matrix.shares, matrix.share_columns = shares, columns
     load = rates[buckets] / capacity[buckets, columns]
     _serve(matrix, problem, shares, buckets, served)
     engines = {c: term for group in groups for c, term in zip(group.columns, group.engines, strict=True)}
@@ -78,7 +77,7 @@ def layout_of(problem: Problem, elastic: str | None = None) -> Layout:
     rows = {limit.name: _limit(matrix, limit, groups, engines, elastic) for limit in problem.limits}
     if problem.budget_usd_per_hour is not None:
         rows["budget"] = _within_budget(matrix, problem, groups, elastic)
-    return Layout(matrix, shares, buckets, columns, groups, served, rows)
+    return Layout(matrix, buckets, groups, served, rows)
 
 
 def _grouped(columns: tuple[Column, ...]) -> list[list[int]]:
