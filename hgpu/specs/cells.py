@@ -19,11 +19,11 @@ def dtype_or_none(text: str, where: str, known: Sequence[DType]) -> DType | None
     return found
 
 
-def whole_number(text: str, where: str) -> int:
-    """Return a number from 1 to MOST."""
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= MOST):
+def whole_number(text: str, where: str, least: int = 1) -> int:
+    """Return a number from `least` to MOST."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= MOST):
         raise InputError(
-            f"{where}: {text[:40]!r} is no whole number from 1 to {MOST}", "", "correct this value"
+            f"{where}: {text[:40]!r} is no whole number from {least} to {MOST}", "", "correct this value"
         )
     return int(text)
 

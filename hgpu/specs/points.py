@@ -19,6 +19,7 @@ COLUMNS = ("model", "gpu", "tp", "dtype", "input_tokens", "output_tokens", "conc
 OPTIONAL_COLUMNS = ("kv_dtype", "input_spread", "output_spread", "max_num_batched_tokens")
 _HEADER_FIX = f"begin the file with the line {','.join(COLUMNS)}"
 _NUMBERS = ("tp", "input_tokens", "output_tokens", "concurrency")
+SMALLEST_BUDGET = 16  # tokens a step, as a block of vLLM's KV cache; far less gives too few steps to fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +139,12 @@ def asked_point(cells: Mapping[str, str], where: str = "option ") -> AskedPoint:
         kv_dtype,
         spread_or_none(cells["input_spread"], where + "input_spread"),
         spread_or_none(cells["output_spread"], where + "output_spread"),
-        whole_number(budget, where + "max_num_batched_tokens")
-        if (budget := cells["max_num_batched_tokens"])
-        else None,
+        _budget(cells["max_num_batched_tokens"], where + "max_num_batched_tokens"),
     )
+
+
+def _budget(text: str, where: str) -> int | None:
+    return whole_number(text, where, SMALLEST_BUDGET) if text else None
 
 
 def _numbered_rows(path: Path) -> list[tuple[int, list[str]]]:
