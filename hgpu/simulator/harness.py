@@ -32,7 +32,7 @@ from hgpu.workloads.trace import Ints
 ASSUMED_REQUEST_S = 0.020
 
 # Assumed of every engine. Public rows of Qwen3-32B with what seem to be exact lengths have half the TTFT of a
-# simulation in lockstep; with outputs that end up to 10 to 20 tokens apart it is 15 to 18 % off.
+# simulation in lockstep; with outputs that end up to 10 to 20 tokens apart it is 15 to 19 % off.
 DRIFT_TOKENS = 16
 
 
