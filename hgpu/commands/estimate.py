@@ -24,7 +24,10 @@ def estimate(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 1,
     points: Annotated[
         Path | None,
-        typer.Option(help="CSV: model,gpu,tp,dtype,input_tokens,output_tokens,concurrency[,kv_dtype]."),
+        typer.Option(
+            help="CSV: model,gpu,tp,dtype,input_tokens,output_tokens,concurrency"
+            "[,kv_dtype,input_spread,output_spread,max_num_batched_tokens]."
+        ),
     ] = None,
     source: Annotated[
         str, typer.Option("--from", help="Latency models: fit, silicon, roofline, or auto: the first.")
@@ -33,8 +36,11 @@ def estimate(
         list[str] | None, typer.Option(help="Fit to use: path, digest or @ref. May be repeated.")
     ] = None,
     requests_per_slot: Annotated[int, typer.Option(min=1, help="Requests in all, a slot in flight.")] = 10,
-    length_spread: Annotated[
-        float, typer.Option(min=0.0, max=0.99, help="Lengths reach so far below nominal; 0: fixed.")
+    input_spread: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Inputs reach so far below nominal; 0: all equal.")
+    ] = 0.1,
+    output_spread: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Outputs too, and by 16 tokens or more.")
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of the lengths.")] = 0,
     request_ms: Annotated[
@@ -56,16 +62,18 @@ def estimate(
     from hgpu.simulator.harness import Harness
     from hgpu.specs.points import one_or_many
 
-    options = (model, gpu, str(tp), dtype, str(input), str(output), str(concurrency), kv_dtype)
-    asked, unused = one_or_many(points, options)
+    options = {"model": model, "gpu": gpu, "tp": tp, "dtype": dtype, "kv_dtype": kv_dtype}
+    load = {"input_tokens": input, "output_tokens": output, "concurrency": concurrency}
+    asked, unused = one_or_many(points, {name: str(value) for name, value in (options | load).items()})
     if unused:
         note(f"columns that mean nothing here: {', '.join(unused)}")
     harness = Harness(
         requests_per_slot,
-        length_spread,
-        seed,
-        None if request_ms is None else request_ms / 1e3,
-        step_ms / 1e3,
+        input_spread,
+        output_spread,
+        seed=seed,
+        request_s=None if request_ms is None else request_ms / 1e3,
+        step_s=step_ms / 1e3,
     )
     sources = Sources(results, note, source, named_fits(results, latency or [], asked))
     with progress_of("simulating") as progress:

@@ -42,6 +42,11 @@ class StepBatch:
             return "prefill"
         return "mixed" if self.prefill_tokens else "decode"
 
+    @property
+    def decodes(self) -> "StepBatch":
+        """The same step without its prefill."""
+        return StepBatch(decode_seqs=self.decode_seqs, decode_context_tokens=self.decode_context_tokens)
+
 
 def prefill_batch(new_tokens: float, context_tokens: float = 0.0) -> StepBatch:
     """Return the step that computes `new_tokens` of one prompt after `context_tokens`."""

@@ -4,11 +4,13 @@ The package aiconfigurator-core 0.12 (Apache-2.0, the extra `silicon`) ships tab
 NVIDIA timed on real devices, most of them as vLLM 0.24 runs them. A step here is the sum of its
 kernels: nothing of the engine around them was measured, so every sample says `estimated`.
 
-    t = step_overhead_s + sequence_overhead_s · seqs
-      + linear(T)              projections, MLP or experts, norms and all-reduces of T tokens at once
+    kernels = linear(T)        projections, MLP or experts, norms and all-reduces of T tokens at once
       + head(seqs)             the output head runs for one token of each sequence
       + prefill_attention(n after c)
       + decode_attention(seqs at their mean context)
+
+    t = step_overhead_s + sequence_overhead_s · seqs + kernels
+      + (prefill_slowdown − 1) · (kernels − kernels of the step's decodes alone)
 
 T is prefill and decode tokens together, because an engine multiplies them in one batch: weights
 are read once. The package's own mixed step does so too, but spreads the attention of a prompt
@@ -17,12 +19,14 @@ the gaps between the tabulated shapes are interpolated by the package; norms, ac
 look-ups are its own bandwidth formula (`table_share` says what part of the time is not).
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from hgpu.core.gpu import GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.core.provenance import Provenance
+from hgpu.core.step import StepBatch
 from hgpu.profilers.design import Script, batches, design
 from hgpu.profilers.efficiency import Efficiency
 from hgpu.profilers.estimate import Roofline, checked_capacity
@@ -35,16 +39,31 @@ SETUP_TOKENS = 131_072
 
 @dataclass(frozen=True, slots=True)
 class Overheads:
-    """What an engine adds to its kernels; round figures, kept in the profile.
+    """What an engine adds to its kernels; kept in the profile.
 
-    vLLM 0.20 serving Qwen3-32B in BF16 on B300 (per-step timings published in the repository
-    ai-dynamo/aiconfigurator, folder fpm_golden_runs, June 2026) decodes 0.8 to 1.6 ms slower a
-    step than its kernels, for 1 to 14 sequences on 1 and 2 devices.
+    Two figures come from one public source: vLLM 0.20 serving Qwen3-32B in BF16 on B300, timed step
+    by step (repository ai-dynamo/aiconfigurator, folder fpm_golden_runs, June 2026; the table in
+    docs/silicon.md), for 1 to 14 sequences on 1 and 2 devices.
+
+    - `step_overhead_s`: its four decode rows take 1.25, 0.7, 1.6 and 1.0 ms more than their kernels,
+      1.14 ms in the mean.
+    - `prefill_slowdown`: its eight prefill and mixed rows together take 1.078 of their kernels (1.069
+      once the overhead of each step is taken off first). It multiplies what the prefill adds to a
+      step: all kernels of a pure prefill, those beyond the decodes' own where both share a step.
+    - `sequence_overhead_s` is an assumption, and `workspace_bytes` the roofline's.
     """
 
-    step_overhead_s: float = 1.0e-3
+    step_overhead_s: float = 1.15e-3
+    prefill_slowdown: float = 1.078
     sequence_overhead_s: float = 1.0e-5
     workspace_bytes: float = Efficiency().workspace_bytes
+
+    def step_s(self, batch: StepBatch, kernels_s: Callable[[StepBatch], float]) -> float:
+        """Return the seconds of an engine's step, given a function that times the kernels of one."""
+        all_s = kernels_s(batch)
+        added_s = max(0.0, all_s - kernels_s(batch.decodes)) if batch.decode_seqs else all_s
+        host_s = self.step_overhead_s + self.sequence_overhead_s * batch.seqs
+        return host_s + all_s + (self.prefill_slowdown - 1) * added_s
 
 
 def silicon(model: ModelSpec, source: str, gpu: GpuType, point: OperatingPoint) -> ProfileResult:
@@ -64,10 +83,8 @@ def silicon(model: ModelSpec, source: str, gpu: GpuType, point: OperatingPoint) 
     with speaking_of(f"{model.name} on {point.name}"):
         for script in _scripts(point.engine, capacity):
             for batch in batches(script, point.engine.max_num_batched_tokens):
-                mine = list(timed.parts(batch))
-                host_s = overheads.step_overhead_s + overheads.sequence_overhead_s * batch.seqs
-                samples.append(Sample(script.name, batch, host_s + sum(seconds for seconds, _ in mine)))
-                parts.extend(mine)
+                samples.append(Sample(script.name, batch, overheads.step_s(batch, timed.step_s)))
+                parts.extend(timed.parts(batch))
     share = sum(s for s, origin in parts if origin != "empirical") / sum(s for s, _ in parts)
     return ProfileResult(
         "silicon",

@@ -12,8 +12,8 @@ from hgpu.simulator.harness import Harness
 def print_estimates(answers: Sequence[Answer], harness: Harness) -> None:
     """Print a row a point; a point without an answer has its reason instead."""
     rows = table(
-        f"closed loop of {harness.requests_per_slot} requests a slot, "
-        f"lengths {1 - harness.length_spread:.0%} to 100% of nominal; means over all requests",
+        f"closed loop of {harness.requests_per_slot} requests a slot; {_lengths(answers)}; "
+        "means over all requests",
         "model", "gpu", ">tp", "dtype", ">in", ">out", ">in flight",
         ">TTFT ms", ">TPOT ms", ">tokens/s", "provenance", "source",
     )  # fmt: skip
@@ -31,6 +31,15 @@ def print_estimates(answers: Sequence[Answer], harness: Harness) -> None:
 def estimates_json(answers: Sequence[Answer], harness: Harness) -> dict[str, Any]:
     """Return the rows as they were asked with their figures, and how the load was made."""
     return {"estimates": [_row(answer) for answer in answers], "harness": asdict(harness)}
+
+
+def _lengths(answers: Sequence[Answer]) -> str:
+    """Say how far lengths reach below the nominal, where that is the same in all rows."""
+    stated = {(a.harness.input_spread, a.harness.output_spread, a.harness.drift_tokens) for a in answers}
+    if len(stated) > 1:
+        return "lengths as the rows state"
+    ((inputs, outputs, drift_tokens),) = stated
+    return f"inputs reach {inputs:.0%} below nominal, outputs {outputs:.0%} or {drift_tokens} tokens"
 
 
 def _figures(answer: Answer) -> tuple[str, ...]:
@@ -57,6 +66,9 @@ def _row(answer: Answer) -> dict[str, Any]:
         "input_tokens": asked.input_tokens,
         "output_tokens": asked.output_tokens,
         "concurrency": asked.concurrency,
+        "input_spread": answer.harness.input_spread,
+        "output_spread": answer.harness.output_spread,
+        "max_num_batched_tokens": answer.engine and answer.engine.max_num_batched_tokens,
         "ttft_s": figures and figures.ttft_s,
         "tpot_s": figures and figures.tpot_s,
         "output_tok_per_s": figures and figures.output_tok_per_s,

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hgpu.artifacts.resolve import resolve
@@ -23,14 +23,20 @@ REQUESTS_PER_S = 30_000  # simulated in one process; only to tell a small job fr
 CHUNKS_A_PROCESS = 16
 
 Progress = Callable[[int, int, str], None]  # done, of how many, of what
-Job = tuple[LatencyModel, EngineOptions, Question]
+Job = tuple[Harness, LatencyModel, EngineOptions, Question]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A point with its figures, or with the reason why there are none."""
+    """A point with its figures, or with the reason why there are none.
+
+    `harness` is the one of this point: what the command says, and the row more precisely. `engine` is None
+    where no engine could be asked at all.
+    """
 
     asked: AskedPoint
+    harness: Harness
+    engine: EngineOptions | None = None
     choice: Choice | None = None
     figures: Figures | None = None
     error: str = ""
@@ -102,52 +108,62 @@ def answers(
     asked: Sequence[AskedPoint], sources: Sources, harness: Harness, progress: Progress
 ) -> list[Answer]:
     """Return an answer to each point, in order. Equal questions are simulated once."""
-    chosen = [_chosen(point, sources) for point in asked]
-    jobs = list(dict.fromkeys(job for _, job in chosen if job is not None))
+    planned = [_planned(point, sources, harness) for point in asked]
+    jobs = list(dict.fromkeys(job for _, job in planned if job is not None))
     done: dict[Job, Figures | str] = {}
-    for number, outcome in enumerate(_outcomes(jobs, harness)):
+    for number, outcome in enumerate(_outcomes(jobs)):
         done[jobs[number]] = outcome
         progress(len(done), len(jobs), "points")
-    rows = []
-    for point, (choice, job) in zip(asked, chosen, strict=True):
-        result = choice if job is None else done[job]
-        if isinstance(choice, Choice) and isinstance(result, Figures):
-            rows.append(Answer(point, choice, result))
-        else:
-            rows.append(Answer(point, error=str(result)))
-    return rows
+    return [answer if job is None else _answered(answer, done[job]) for answer, job in planned]
 
 
-def _chosen(asked: AskedPoint, sources: Sources) -> tuple[Choice | str, Job | None]:
-    """Return the choice and the simulation of a point, or the reason why there is none."""
+def _planned(asked: AskedPoint, sources: Sources, harness: Harness) -> tuple[Answer, Job | None]:
+    """Return a point's answer so far, and the simulation that it needs unless it has an error."""
+    answer = Answer(asked, _harness_of(asked, harness))
     total = asked.input_tokens + asked.output_tokens
     try:
         engine = default_engine(asked.model, asked.gpu, asked.tp, total, asked.concurrency)
         point = asked.operating_point(engine)
+        answer = replace(answer, engine=point.engine)
         choice = sources.of(asked, point)
     except Infeasible as error:
-        return _reason(error), None
+        return replace(answer, error=_reason(error)), None
     question = Question(asked.input_tokens, asked.output_tokens, asked.concurrency)
-    return choice, (choice.artifact.payload.latency, point.engine, question)
+    job = (answer.harness, choice.artifact.payload.latency, point.engine, question)
+    return replace(answer, choice=choice), job
 
 
-def _outcomes(jobs: Sequence[Job], harness: Harness) -> Iterator[Figures | str]:
+def _harness_of(asked: AskedPoint, harness: Harness) -> Harness:
+    """Return the harness with the spreads that the point states."""
+    inputs = harness.input_spread if asked.input_spread is None else asked.input_spread
+    outputs = harness.output_spread if asked.output_spread is None else asked.output_spread
+    return replace(harness, input_spread=inputs, output_spread=outputs)
+
+
+def _answered(answer: Answer, outcome: Figures | str) -> Answer:
+    if isinstance(outcome, Figures):
+        return replace(answer, figures=outcome)
+    return replace(answer, choice=None, error=outcome)
+
+
+def _outcomes(jobs: Sequence[Job]) -> Iterator[Figures | str]:
     """Simulate in this process, or in one a CPU where that is worth starting them."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    requests = sum(question.concurrency for _, _, question in jobs) * harness.requests_per_slot
+    requests = sum(question.concurrency * harness.requests_per_slot for harness, _, _, question in jobs)
     if cpus == 1 or len(jobs) < 2 * cpus or requests < WORTH_PROCESSES_S * REQUESTS_PER_S:
-        yield from (_outcome(job, harness) for job in jobs)
+        yield from map(_outcome, jobs)
         return
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(cpus, spawned) as pool:
         size = max(1, len(jobs) // (cpus * CHUNKS_A_PROCESS))
-        yield from pool.map(_outcome, jobs, [harness] * len(jobs), chunksize=size)
+        yield from pool.map(_outcome, jobs, chunksize=size)
 
 
-def _outcome(job: Job, harness: Harness) -> Figures | str:
+def _outcome(job: Job) -> Figures | str:
     """Return the figures, or why the engine can't serve the load."""
+    harness, latency, engine, question = job
     try:
-        return harness.figures(*job)
+        return harness.figures(latency, engine, question)
     except InputError as error:
         return _reason(error)
 

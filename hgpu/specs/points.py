@@ -2,30 +2,33 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.catalog.models import load_model
-from hgpu.core.errors import InputError, UnknownName
+from hgpu.core.errors import InputError
 from hgpu.core.gpu import DType, GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import KV_DTYPES, EngineOptions, OperatingPoint
+from hgpu.specs.cells import dtype_or_none, located, spread_or_none, whole_number
 
 COLUMNS = ("model", "gpu", "tp", "dtype", "input_tokens", "output_tokens", "concurrency")
-OPTIONAL_COLUMNS = ("kv_dtype",)
+OPTIONAL_COLUMNS = ("kv_dtype", "input_spread", "output_spread", "max_num_batched_tokens")
 _HEADER_FIX = f"begin the file with the line {','.join(COLUMNS)}"
 _NUMBERS = ("tp", "input_tokens", "output_tokens", "concurrency")
-MOST = 10_000_000  # of a number; more is a slip
+SMALLEST_BUDGET = 16  # tokens a step, as a block of vLLM's KV cache; far less gives too few steps to fit
 
 
 @dataclass(frozen=True, slots=True)
 class AskedPoint:
     """A row: the model and GPU with the names that the user gave, and the load.
 
-    `kv_dtype` is the format of the KV cache; None keeps it as the model says.
+    `kv_dtype` is the format of the KV cache; None keeps it as the model says. `max_num_batched_tokens` is
+    the engine's token budget a step; None takes vLLM's default. `input_spread` and `output_spread` say how
+    far below the nominal the lengths reach, as fractions of it; None takes them from the command.
     """
 
     model_name: str
@@ -38,10 +41,20 @@ class AskedPoint:
     output_tokens: int
     concurrency: int
     kv_dtype: DType | None = None
+    input_spread: float | None = None
+    output_spread: float | None = None
+    max_num_batched_tokens: int | None = None
 
     def operating_point(self, engine: EngineOptions) -> OperatingPoint:
-        """Return the point under engine options, but with the KV cache in the format that is asked for."""
-        options = replace(engine, kv_cache_dtype=self.kv_dtype)
+        """Return the point under engine options, but with the KV cache and token budget that are asked for.
+
+        A budget below the number of sequences limits these too, as vLLM does where they aren't set.
+        """
+        tokens = self.max_num_batched_tokens or engine.max_num_batched_tokens
+        seqs = min(engine.max_num_seqs, tokens)
+        options = replace(
+            engine, max_num_batched_tokens=tokens, max_num_seqs=seqs, kv_cache_dtype=self.kv_dtype
+        )
         return OperatingPoint(self.gpu.name, self.tp, dtype=self.dtype, engine=options)
 
 
@@ -53,21 +66,22 @@ class PointsFile:
     unused_columns: tuple[str, ...]
 
 
-def one_or_many(path: Path | None, options: Sequence[str]) -> tuple[tuple[AskedPoint, ...], tuple[str, ...]]:
-    """Return the points of a file, or the one that options (in the order of all columns) give.
+def one_or_many(
+    path: Path | None, options: Mapping[str, str]
+) -> tuple[tuple[AskedPoint, ...], tuple[str, ...]]:
+    """Return the points of a file, or the one that options (by column) give.
 
     Raises InputError where both are given, or neither.
     """
-    asked = dict(zip((*COLUMNS, *OPTIONAL_COLUMNS), options, strict=True))
-    by_options = bool(asked["model"] and asked["gpu"])
-    if by_options == (path is not None) or (path and (asked["model"] or asked["gpu"])):
+    by_options = bool(options["model"] and options["gpu"])
+    if by_options == (path is not None) or (path and (options["model"] or options["gpu"])):
         raise InputError(
             "what to estimate isn't clear",
             "either --model and --gpu, or --points is needed",
             "try hgpu estimate --model Qwen/Qwen3-8B --gpu L4",
         )
     if path is None:
-        return (asked_point(asked),), ()
+        return (asked_point(options),), ()
     file = read_points(path)
     return file.points, file.unused_columns
 
@@ -96,20 +110,22 @@ def read_points(path: Path) -> PointsFile:
 def asked_point(cells: Mapping[str, str], where: str = "option ") -> AskedPoint:
     """Return a point from texts by column; `where` stands in front of the column in errors.
 
-    An empty `dtype` takes the weights as they are stored, an empty `kv_dtype` the KV cache as the model says.
+    An empty `dtype` takes the weights as they are stored; AskedPoint says what other empty cells mean.
     """
     cells = {name: (cells.get(name) or "").strip() for name in (*COLUMNS, *OPTIONAL_COLUMNS)}
-    dtype = _dtype(cells["dtype"], where + "dtype", tuple(DType))
-    kv_dtype = _dtype(cells["kv_dtype"], where + "kv_dtype", KV_DTYPES)
+    dtype = dtype_or_none(cells["dtype"], where + "dtype", tuple(DType))
+    kv_dtype = dtype_or_none(cells["kv_dtype"], where + "kv_dtype", KV_DTYPES)
     try:
         model = _weights(cells["model"], dtype)
     except InputError as error:
-        raise _at(where + "model", error) from error
+        raise located(where + "model", error) from error
     try:
         gpu = resolve_gpu(cells["gpu"])
     except InputError as error:
-        raise _at(where + "gpu", error) from error
-    tp, input_tokens, output_tokens, concurrency = (_number(cells[name], where + name) for name in _NUMBERS)
+        raise located(where + "gpu", error) from error
+    tp, input_tokens, output_tokens, concurrency = (
+        whole_number(cells[name], where + name) for name in _NUMBERS
+    )
     return AskedPoint(
         cells["model"],
         cells["gpu"],
@@ -121,7 +137,14 @@ def asked_point(cells: Mapping[str, str], where: str = "option ") -> AskedPoint:
         output_tokens,
         concurrency,
         kv_dtype,
+        spread_or_none(cells["input_spread"], where + "input_spread"),
+        spread_or_none(cells["output_spread"], where + "output_spread"),
+        _budget(cells["max_num_batched_tokens"], where + "max_num_batched_tokens"),
     )
+
+
+def _budget(text: str, where: str) -> int | None:
+    return whole_number(text, where, SMALLEST_BUDGET) if text else None
 
 
 def _numbered_rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -150,24 +173,3 @@ def _weights(name: str, dtype: DType | None) -> ModelSpec:
         raise InputError("no model", "the name is empty", "give a Hugging Face id or a folder")
     stored = load_model(name)
     return stored if dtype in (None, stored.weight_dtype) else load_model(name, dtype)
-
-
-def _dtype(text: str, where: str, known: Sequence[DType]) -> DType | None:
-    if not text:
-        return None
-    found = next((dtype for dtype in known if dtype == text.lower()), None)
-    if found is None:
-        raise _at(where, UnknownName("format", text, known))
-    return found
-
-
-def _number(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= MOST):
-        raise InputError(
-            f"{where}: {text[:40]!r} is no whole number from 1 to {MOST}", "", "correct this value"
-        )
-    return int(text)
-
-
-def _at(where: str, error: InputError) -> InputError:
-    return InputError(f"{where}: {error.what}", error.why, error.fix)

@@ -51,7 +51,10 @@ def test_one_point_by_options_is_answered_with_its_source(hgpu: Run) -> None:
     assert row["source"] == "roofline" and row["provenance"] == "estimated" and row["error"] is None
     assert 0.02 < row["ttft_s"] < 1 and 0.004 < row["tpot_s"] < 0.05
     assert 0 < row["output_tok_per_s"] < 8 / row["tpot_s"]
-    assert document["harness"]["requests_per_slot"] == 10 and document["harness"]["length_spread"] == 0.2
+    assert document["harness"]["requests_per_slot"] == 10 and document["harness"]["drift_tokens"] == 16
+    assert document["harness"]["input_spread"] == row["input_spread"] == 0.1
+    assert document["harness"]["output_spread"] == row["output_spread"] == 0.2
+    assert row["max_num_batched_tokens"] == 8192
     assert "source roofline" in done.stderr and "no measurement" in done.stderr
 
 
@@ -164,6 +167,64 @@ def test_the_cache_format_is_an_option_and_an_optional_column(hgpu: Run, tmp_pat
     assert bad.returncode == 2 and "line 2, column kv_dtype: unknown format 'int8'" in bad.stderr
 
 
+def test_a_row_states_its_harness_and_token_budget(hgpu: Run, tmp_path: Path) -> None:
+    load = f"{MODEL},H100-SXM,1,bf16,4000,100,32"
+    header = f"{HEADER},max_num_batched_tokens,input_spread,output_spread"
+    file = points(
+        tmp_path, f"{load},,,", f"{load},8192,0.5,0.25", f"{load},,0,0", f"{load},512,,", header=header
+    )
+    words = ("--input-spread", "0.5", "--output-spread", "0.25", *ROOFLINE)
+    done = hgpu("estimate", "--points", file, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "mean nothing here" not in done.stderr
+    document = json.loads(done.stdout)
+    plain, spelled, fixed, small = document["estimates"]
+    assert document["harness"]["input_spread"] == 0.5
+    assert spelled == plain
+    harness = ("input_spread", "output_spread", "max_num_batched_tokens")
+    assert [plain[name] for name in harness] == [0.5, 0.25, 8192]
+    assert [fixed[name] for name in harness] == [0, 0, 8192]
+    assert [small[name] for name in harness] == [0.5, 0.25, 512]
+    assert fixed["ttft_s"] > 1.2 * plain["ttft_s"]  # a quarter more prompt tokens
+    assert small["ttft_s"] > 1.2 * plain["ttft_s"]  # nine steps a prompt, each with decodes
+    shown = " ".join(hgpu("estimate", "--points", file, *words).stdout.split())
+    assert "lengths as the rows state" in shown
+    alone = " ".join(hgpu("estimate", *ONE, *words).stdout.split())
+    assert "inputs reach 50% below nominal, outputs 25% or 16 tokens" in alone
+
+
+@pytest.mark.parametrize(
+    ("cells", "where"),
+    [
+        ("0.1,1,", "line 2, column output_spread: '1' is no number from 0 to below 1"),
+        ("-0.1,0,", "line 2, column input_spread: '-0.1' is no number"),
+        ("nan,0,", "line 2, column input_spread: 'nan' is no number"),
+        ("20%,0,", "line 2, column input_spread: '20%' is no number"),
+        ("0,0,15", "line 2, column max_num_batched_tokens: '15' is no whole number from 16 to"),
+        ("0,0,8k", "line 2, column max_num_batched_tokens: '8k' is no whole number"),
+    ],
+)
+def test_a_bad_harness_is_named_by_line_and_column(hgpu: Run, tmp_path: Path, cells: str, where: str) -> None:
+    header = f"{HEADER},input_spread,output_spread,max_num_batched_tokens"
+    file = points(tmp_path, f"{MODEL},L4,1,bf16,1000,100,1,{cells}", header=header)
+    done = hgpu("estimate", "--points", file)
+    assert done.returncode == 2 and where in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_budget_below_the_sequences_limits_these_too(hgpu: Run, tmp_path: Path) -> None:
+    header = f"{HEADER},max_num_batched_tokens"
+    load = f"{MODEL},L4,1,bf16,100,50,64"
+    file = points(tmp_path, f"{load},16", f"{load},32", f"{load},64", header=header)
+    done = hgpu("estimate", "--points", file, *ROOFLINE, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["estimates"]
+    assert [row["max_num_batched_tokens"] for row in rows] == [16, 32, 64]
+    # Of 64 in flight, so many requests run at once as the budget has tokens; the others wait for a slot.
+    waits_s = [row["ttft_s"] for row in rows]
+    assert waits_s[0] > 1.5 * waits_s[1] > 1.5 * 1.5 * waits_s[2]
+
+
 @pytest.mark.parametrize("words", [[], ["--model", MODEL], ["--gpu", "L4"], [*ONE, "--points", "x.csv"]])
 def test_one_of_options_and_file_is_needed(hgpu: Run, words: list[str]) -> None:
     done = hgpu("estimate", *words)
@@ -230,9 +291,10 @@ def test_the_load_is_made_as_asked(hgpu: Run) -> None:
     plain = row("--request-ms", "0")
     assert row() == row("--request-ms", "20")  # what estimates assume
     assert plain["ttft_s"] != row("--request-ms", "0", "--seed", "1")["ttft_s"]
-    assert (
-        row("--request-ms", "0", "--length-spread", "0")["ttft_s"] > plain["ttft_s"]
-    )  # whole cohorts prefill in step
+    shorter = row("--request-ms", "0", "--input-spread", "0.9")
+    assert shorter["input_spread"] == 0.9 and shorter["ttft_s"] < 0.8 * plain["ttft_s"]
+    apart = row("--request-ms", "0", "--output-spread", "0.9")
+    assert apart["output_spread"] == 0.9 and apart["output_tok_per_s"] < 0.9 * plain["output_tok_per_s"]
     assert (
         row("--request-ms", "0", "--requests-per-slot", "1")["ttft_s"] > plain["ttft_s"]
     )  # only the first burst

@@ -31,6 +31,12 @@ def test_any_prefill_pays_once_and_decodes_pay_nothing() -> None:
     assert DEAR.step_s(half) - STEP.step_s(half) == pytest.approx(1.5e-3)
 
 
+def test_a_step_without_its_prefill_is_a_decode_step() -> None:
+    mixed = replace(prefill_batch(512, 1024), decode_seqs=8, decode_context_tokens=800)
+    assert mixed.decodes == StepBatch(decode_seqs=8, decode_context_tokens=800)
+    assert (mixed.phase, mixed.decodes.phase) == ("mixed", "decode")
+
+
 @given(st.tuples(*[st.floats(0, 5000)] * 6), st.tuples(*[st.floats(0, 5000)] * 6))
 def test_a_larger_step_is_never_faster(small: tuple[float, ...], more: tuple[float, ...]) -> None:
     large = [a + b for a, b in zip(small, more, strict=True)]

@@ -14,10 +14,10 @@ from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.gpu import DType
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.core.provenance import Provenance
-from hgpu.core.step import StepBatch, prefill_batch
+from hgpu.core.step import StepBatch, StepModel, prefill_batch
 from hgpu.latency.fit import fit
 from hgpu.latency.silicon_source import silicon_artifact
-from hgpu.profilers.silicon import silicon
+from hgpu.profilers.silicon import Overheads, silicon
 from hgpu.profilers.silicon_tables import SYSTEMS, Kernels, kernels
 
 NAME = "meta-llama/Llama-3.1-8B"
@@ -51,6 +51,26 @@ def test_importing_the_profiler_imports_no_tables() -> None:
     source = Path(importlib.import_module("hgpu.profilers.silicon_tables").__file__ or "").read_text()
     assert "\nimport aiconfigurator" not in source
     assert "\nfrom aiconfigurator" not in source
+
+
+def test_an_engine_slows_what_prefill_adds_and_nothing_of_decodes() -> None:
+    kernels_s = StepModel(0.0, 0.010, 1e-9, 1e-8, 0.0, 100.0, 4.0).step_s
+    prompt, decodes = prefill_batch(1024), decode_batch(64)
+    both = replace(prompt, decode_seqs=64, decode_context_tokens=decodes.decode_context_tokens)
+    engine = Overheads(step_overhead_s=0.002, prefill_slowdown=1.5, sequence_overhead_s=1e-5)
+    assert engine.step_s(decodes, kernels_s) == pytest.approx(0.002 + 64e-5 + kernels_s(decodes))
+    assert engine.step_s(prompt, kernels_s) == pytest.approx(0.002 + 1e-5 + 1.5 * kernels_s(prompt))
+    expected_s = 0.002 + 65e-5 + kernels_s(decodes) + 1.5 * (kernels_s(both) - kernels_s(decodes))
+    assert engine.step_s(both, kernels_s) == pytest.approx(expected_s)
+
+
+def test_a_prefill_that_the_tables_time_as_a_gain_is_not_slowed() -> None:
+    def kernels_s(batch: StepBatch) -> float:
+        return 0.010 if batch.prefill_tokens else 0.011
+
+    mixed = StepBatch(prefill_tokens=1, prefill_seqs=1, decode_seqs=8, decode_context_tokens=800)
+    engine = Overheads(step_overhead_s=0.0, prefill_slowdown=2.0, sequence_overhead_s=0.0)
+    assert engine.step_s(mixed, kernels_s) == 0.010
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +152,10 @@ def test_a_profile_says_what_it_rests_on(timed: Kernels) -> None:
     assert "h100_sxm/vllm 0.24" in result.engine
     assert 0.5 < result.assumptions["table_share"] <= 1.0
     assert {sample.batch.phase for sample in result.samples} == {"prefill", "decode", "mixed"}
-    batch = result.samples[0].batch
-    host_s = result.samples[0].step_s - timed.step_s(batch)
-    assert host_s == pytest.approx(result.assumptions["step_overhead_s"], rel=0.1)
+    said = Overheads(**{name: result.assumptions[name] for name in Overheads.__slots__})
+    assert said.prefill_slowdown > 1
+    for sample in result.samples:
+        assert sample.step_s == said.step_s(sample.batch, timed.step_s)
 
 
 @pytest.mark.parametrize(("name", "tp"), [(NAME, 1), ("Qwen/Qwen3-32B", 2)])

@@ -19,11 +19,38 @@ MODEL = load_model("meta-llama/Llama-3.1-8B")
 def test_lengths_are_uniform_below_the_nominal() -> None:
     loop = Harness().loop(Question(1000, 100, 64))
     assert loop.requests == 640 and loop.concurrency == 64
-    for lengths, low, high in ((loop.input_tokens, 800, 1000), (loop.output_tokens, 80, 100)):
+    for lengths, low, high in ((loop.input_tokens, 900, 1000), (loop.output_tokens, 80, 100)):
         assert low <= lengths.min() < 1.02 * low and 0.98 * high < lengths.max() <= high
         assert np.mean(lengths) == pytest.approx((low + high) / 2, rel=0.02)
-    fixed = Harness(requests_per_slot=2, length_spread=0.0).loop(Question(7, 3, 4))
+    fixed = Harness(2, input_spread=0.0, output_spread=0.0, drift_tokens=0).loop(Question(7, 3, 4))
     assert fixed.input_tokens.tolist() == [7] * 8 and fixed.output_tokens.tolist() == [3] * 8
+
+
+@pytest.mark.parametrize(
+    ("output_tokens", "spread", "lowest"),
+    [(500, 0.0, 484), (50, 0.2, 34), (500, 0.2, 400), (10, 0.0, 1), (1, 0.0, 1)],
+)
+def test_outputs_reach_16_tokens_below_nominal_but_never_below_one(
+    output_tokens: int, spread: float, lowest: int
+) -> None:
+    loop = Harness(input_spread=0.0, output_spread=spread).loop(Question(700, output_tokens, 200))
+    assert (loop.output_tokens.min(), loop.output_tokens.max()) == (lowest, output_tokens)
+    assert set(loop.input_tokens.tolist()) == {700}
+
+
+def test_requests_of_equal_lengths_do_not_stay_in_lockstep() -> None:
+    """Six prompts fill a step of 6,144 tokens. Cohorts of six end together and prefill together, each
+    prompt as slow as all six; requests that have drifted apart prefill one by one.
+    """
+    step = StepModel(0.010, 0.010, 0.0, 0.0, 0.0, 100.0, 1.0)
+    latency = LatencyModel(step, 400_000, 0, 0, 0, Provenance.FITTED)
+    engine = EngineOptions(max_num_batched_tokens=6144, max_num_seqs=64, max_model_len=4096)
+    question = Question(1000, 200, 24)
+    ttft_s = {
+        drift: Harness(20, 0.0, 0.0, drift).figures(latency, engine, question).ttft_s for drift in (0, 16)
+    }
+    assert ttft_s[16] < 0.7 * ttft_s[0]
+    assert Harness(20, 0.0, 0.0).figures(latency, engine, question).ttft_s == ttft_s[16]
 
 
 def test_figures_of_a_load_that_is_counted_by_hand() -> None:
@@ -33,7 +60,7 @@ def test_figures_of_a_load_that_is_counted_by_hand() -> None:
     prompt. So on with C, which arrives at 3, and D, at 5: every prompt but the first takes two steps.
     """
     engine = EngineOptions(max_num_batched_tokens=4, max_num_seqs=2, max_model_len=100)
-    figures = Harness(2, 0.0).figures(UNIT, engine, Question(4, 3, 2))
+    figures = Harness(2, 0.0, 0.0, drift_tokens=0).figures(UNIT, engine, Question(4, 3, 2))
     assert figures.tpot_s == 1.0
     assert figures.ttft_s == pytest.approx((1 + 3 + 2 + 2) / 4)
     assert figures.output_tok_per_s == pytest.approx(12 / 9)
@@ -47,7 +74,17 @@ def test_fixed_costs_of_requests_are_those_of_the_latency_model_unless_given() -
     assert Harness(request_s=0.25).figures(known, engine, question).ttft_s == pytest.approx(1.25)
 
 
-@pytest.mark.parametrize("bad", [{"requests_per_slot": 0}, {"length_spread": 1.0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"requests_per_slot": 0},
+        {"input_spread": 1.0},
+        {"input_spread": float("nan")},
+        {"output_spread": -0.1},
+        {"drift_tokens": -1},
+        {"seed": -1},
+    ],
+)
 def test_loads_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match="bad load"):
         Harness(**bad)
