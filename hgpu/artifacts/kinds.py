@@ -27,7 +27,7 @@ KINDS = {
         Kind("profile", 1, ProfilePayload),
         Kind("latency", 1, LatencyPayload),
         Kind("plan", 2, PlanPayload),
-        Kind("simulation", 1, SimulationPayload),
+        Kind("simulation", 2, SimulationPayload),
         Kind("deployment", 1, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
     )

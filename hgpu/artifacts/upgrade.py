@@ -31,8 +31,18 @@ def _plan_1(document: Document) -> Document:
     return {**document, "payload": payload}
 
 
+def _simulation_1(document: Document) -> Document:
+    """Version 2 adds what prefix caching saved, which nobody simulated before."""
+    old = document["payload"]
+    runs = [{**run, "pools": [{**pool, "hit_share": None} for pool in run["pools"]]} for run in old["runs"]]
+    return {**document, "payload": {**old, "runs": runs}}
+
+
 # (kind, version it reads) -> a pure function that returns the document one version later
-UPGRADES: Mapping[tuple[str, int], Upgrade] = {("plan", 1): _plan_1}
+UPGRADES: Mapping[tuple[str, int], Upgrade] = {
+    ("plan", 1): _plan_1,
+    ("simulation", 1): _simulation_1,
+}
 
 
 def upgraded(
