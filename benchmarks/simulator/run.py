@@ -1,9 +1,10 @@
 """How fast the simulator is: requests simulated a second, alone and in fleets, and `hgpu estimate`.
 
-    python benchmarks/simulator/run.py [--trace AZURE.csv] [--rows 1000]
+    python benchmarks/simulator/run.py [--trace AZURE.csv] [--prefix-trace MOONCAKE.jsonl] [--rows 1000]
 
 Without a trace, one of the Azure code trace's size is drawn from the bundled `sharegpt` and
-`longdata` lengths with Poisson arrivals.
+`longdata` lengths with Poisson arrivals; without a trace of prefixes, half of each `longdata` prompt is
+the beginning of one of a hundred documents.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
 
 from hgpu.artifacts.store import Draft, save
 from hgpu.catalog.models import load_model
@@ -34,10 +37,11 @@ from hgpu.simulator.fleet import replay as fleet_replay
 from hgpu.simulator.routing import Routing
 from hgpu.workloads.readers import read_trace
 from hgpu.workloads.replay import poisson_trace
-from hgpu.workloads.trace import Trace
+from hgpu.workloads.trace import Trace, ordered_trace
 
 MODEL, GPU = "meta-llama/Llama-3.1-8B", "H100-SXM"
 ENGINE = EngineOptions(max_num_batched_tokens=8192, max_num_seqs=1024, max_model_len=16_384)
+CONTEXT = 131_072  # of requests with prefixes
 LOADS = (0.2, 0.5, 0.7, 0.9)
 COUNTS = (1_000, 8_819, 50_000)
 FLEETS = (1, 2, 10, 100)
@@ -46,6 +50,7 @@ FLEETS = (1, 2, 10, 100)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--trace", type=Path, help="a trace that hgpu reads, as the Azure code trace")
+    parser.add_argument("--prefix-trace", type=Path, help="a Mooncake trace with hash_ids")
     parser.add_argument("--rows", type=int, default=1000, help="rows for hgpu estimate; 0: leave that out")
     options = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}")
@@ -67,6 +72,7 @@ def main() -> None:
         latency,
         read_trace(options.trace) if options.trace else poisson_trace("longdata", 1.0, requests=8_819),
     )
+    prefixes(latency, read_trace(options.prefix_trace) if options.prefix_trace else documents())
     if options.rows:
         print(f"\nhgpu estimate, {options.rows} rows: {estimate_rows(options.rows)}")
 
@@ -108,6 +114,38 @@ def fleets(latency: LatencyModel, trace: Trace) -> None:
         print(f"| {engines} | {' | '.join(f'{value:.2f}' for value in seconds)} |")
 
 
+def documents() -> Trace:
+    """Draw prompts of which the first half is the beginning of one of a hundred documents."""
+    trace, draw = poisson_trace("longdata", 2.0, requests=8_819), random.Random(0)
+    hashes = [
+        tuple(range(1000 * document, 1000 * document + tokens // 2 // 512))
+        for document, tokens in ((draw.randrange(100), tokens) for tokens in trace.input_tokens.tolist())
+    ]
+    return replace(trace, name="documents", prefix_blocks=tuple(hashes), block_tokens=512)
+
+
+def prefixes(latency: LatencyModel, trace: Trace) -> None:
+    """Print a row without prefix caching, then one a size of the cache with it."""
+    assert trace.prefix_blocks is not None
+    kept = np.flatnonzero(trace.input_tokens + trace.output_tokens <= CONTEXT)
+    columns = (trace.arrivals_s, trace.input_tokens, trace.output_tokens)
+    hashes = tuple(trace.prefix_blocks[number] for number in kept)
+    served = ordered_trace(
+        trace.name, *(column[kept] for column in columns), trace.source, hashes, trace.block_tokens
+    )
+    print("\n| workload | requests | mean prompt | KV tokens | prefix hits | busy | seconds | requests/s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for caching, times in ((False, 1), (True, 1), (True, 100)):
+        large = replace(latency, kv_capacity_tokens=times * latency.kv_capacity_tokens)
+        seconds, run = min((timed(large, served, caching) for _ in range(3)), key=lambda pair: pair[0])
+        hits = f"{run.hit_tokens.sum() / served.input_tokens.sum():.1%}" if caching else "off"
+        print(
+            f"| {served.name} | {served.requests:,} | {served.input_tokens.mean():,.0f} "
+            f"| {large.kv_capacity_tokens:,} | {hits} | {run.utilization:.0%} | {seconds:.2f} "
+            f"| {served.requests / seconds:,.0f} |"
+        )
+
+
 def timed_fleet(fleet: Fleet, trace: Trace, balance: str) -> float:
     began_s = time.perf_counter()
     run = fleet_replay(fleet, trace, balance)
@@ -115,9 +153,10 @@ def timed_fleet(fleet: Fleet, trace: Trace, balance: str) -> float:
     return time.perf_counter() - began_s
 
 
-def timed(latency: LatencyModel, trace: Trace):
+def timed(latency: LatencyModel, trace: Trace, prefix_caching: bool = False):
+    engine = replace(ENGINE, max_model_len=CONTEXT) if trace.prefix_blocks else ENGINE
     began_s = time.perf_counter()
-    run = simulate(latency, ENGINE, trace)
+    run = simulate(latency, engine, trace, prefix_caching=prefix_caching)
     return time.perf_counter() - began_s, run
 
 

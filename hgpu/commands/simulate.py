@@ -23,6 +23,9 @@ def simulate(
         int | None, typer.Option(min=2, help="By default 20,000, or the whole trace.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals, lengths and balancing.")] = 0,
+    prefix_caching: Annotated[
+        bool, typer.Option(help="Reuse the prefixes that the trace's requests share.")
+    ] = False,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -40,7 +43,7 @@ def simulate(
     artifact = resolve(results, plan, "plan")
     if plan == "latest":
         note(f"latest plan is {artifact.short} at {artifact.path}")
-    options = ProofOptions(multipliers_of(rates), lose, balance, requests, seed)
+    options = ProofOptions(multipliers_of(rates), lose, balance, requests, seed, prefix_caching)
     saved = prove_plan(artifact, results, trace, options)
     print_json(simulation_json(saved)) if json else print_simulation(saved)
     if breaks_promise(saved.payload):

@@ -47,9 +47,9 @@ class Overheads:
 
     - `step_overhead_s`: its four decode rows take 1.25, 0.7, 1.6 and 1.0 ms more than their kernels,
       1.14 ms in the mean.
-    - `prefill_slowdown`: once that is taken off, its eight prefill and mixed rows together take 1.069 of their
-      kernels (1.078 before). It multiplies what the prefill adds to a
-      step: all kernels of a pure prefill, those beyond the decodes' own where both share a step.
+    - `prefill_slowdown`: once that is taken off, its eight prefill and mixed rows together take 1.069 of
+      their kernels (1.078 before). It multiplies what the prefill adds to a step: all kernels of a pure
+      prefill, those beyond the decodes' own where both share a step.
     - `sequence_overhead_s` is an assumption, and `workspace_bytes` the roofline's.
     """
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hgpu.artifacts.payloads.simulation import RunRow, SimulationPayload, Spread
+from hgpu.artifacts.payloads.simulation import PoolRow, RunRow, SimulationPayload, Spread
 from hgpu.artifacts.store import Artifact
 from hgpu.report.output import console, ms, table, usd
 
@@ -58,18 +58,23 @@ def _latencies(payload: SimulationPayload) -> Any:
 
 
 def _pools(payload: SimulationPayload) -> Any:
+    reuses = any(pool.hit_share is not None for run in payload.runs for pool in run.pools)
     rows = table(
         "pools", "run", "pool", ">engines", ">requests", ">rejected", ">busy", ">mean batch", ">peak KV",
-        ">preemptions",
+        ">preemptions", *([">prefix hits"] if reuses else []),
     )  # fmt: skip
     for run in payload.runs:
         for pool in run.pools:
             rows.add_row(
                 _case(run), pool.pool, str(pool.engines), f"{pool.requests:,}", f"{pool.rejected:,}",
                 f"{pool.utilization:.0%}", f"{pool.mean_batch:.1f}", f"{pool.max_kv_share:.0%}",
-                f"{pool.preemptions:,}",
+                f"{pool.preemptions:,}", *([_hits(pool)] if reuses else []),
             )  # fmt: skip
     return rows
+
+
+def _hits(pool: PoolRow) -> str:
+    return "-" if pool.hit_share is None else f"{pool.hit_share:.1%}"
 
 
 def _remarks(run: RunRow) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from hgpu.core.errors import UnknownName
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.step import LatencyModel
+from hgpu.simulator.arrivals import prefixes_of
 from hgpu.simulator.balance import DEFAULT_BALANCER, Balancer, balancer_of
 from hgpu.simulator.engine import BLOCK_TOKENS, Engine
 from hgpu.simulator.limits import servable
@@ -71,7 +72,8 @@ class PoolRun:
 
     `utilization` is the part of the run that an engine was computing, on average over the engines;
     `mean_batch` the sequences of a step, on average; `max_kv_share` the largest part of any engine's KV
-    cache that was in use.
+    cache that was in use; `hit_share` the part of all prompt tokens that was found in the cache (None without
+    prefix caching).
     """
 
     name: str
@@ -82,6 +84,7 @@ class PoolRun:
     mean_batch: float
     max_kv_share: float
     preemptions: int
+    hit_share: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,9 +111,16 @@ class FleetRun:
         return self.requests - len(self.input_tokens)
 
 
-def replay(fleet: Fleet, trace: Trace, balance: str = DEFAULT_BALANCER, seed: int = 0) -> FleetRun:
+def replay(
+    fleet: Fleet,
+    trace: Trace,
+    balance: str = DEFAULT_BALANCER,
+    seed: int = 0,
+    prefix_caching: bool = False,
+) -> FleetRun:
     """Return what a fleet makes of a trace. The same seed gives the same run.
 
+    With `prefix_caching`, each engine reuses the prefixes that it has computed itself.
     Raises UnknownName for a balancing policy that there isn't, InputError for engine options that vLLM
     refuses.
     """
@@ -118,7 +128,7 @@ def replay(fleet: Fleet, trace: Trace, balance: str = DEFAULT_BALANCER, seed: in
     played = []
     for number, pool in enumerate(fleet.pools):
         balancer = balancer_of(balance, Random(f"{seed} {pool.name}"))
-        played.append(_play(pool, trace, np.flatnonzero(routed == number), balancer))
+        played.append(_play(pool, trace, np.flatnonzero(routed == number), balancer, prefix_caching))
     ends_s = [run.end_s.max(initial=0.0) for pool in played for run in pool.runs]
     makespan_s = float(max([trace.duration_s, *ends_s]))
     numbers = np.concatenate([pool.numbers for pool in played])
@@ -143,25 +153,30 @@ class _Played:
     runs: tuple[EngineRun, ...]
     numbers: Ints
     rejected: int
+    hit_share: float | None
 
 
-def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer) -> _Played:
+def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer, prefix_caching: bool) -> _Played:
     """Hand a pool's requests to its engines."""
     inputs, outputs = trace.input_tokens[mine], trace.output_tokens[mine]
     total_blocks = pool.latency.kv_capacity_tokens // BLOCK_TOKENS
     fits = servable(inputs, outputs, pool.engine, total_blocks, BLOCK_TOKENS) & (pool.engines > 0)
     kept = mine[fits]
-    engines = [Engine(pool.latency, pool.engine) for _ in range(pool.engines)]
+    prefixes, prefix_tokens = prefixes_of(trace, BLOCK_TOKENS) if prefix_caching else ((), None)
+    engines = [Engine(pool.latency, pool.engine, prefix_tokens=prefix_tokens) for _ in range(pool.engines)]
     took: list[list[int]] = [[] for _ in engines]
     columns = (kept, trace.arrivals_s[kept], inputs[fits], outputs[fits])
     for number, arrival_s, input_tokens, output_tokens in zip(*(c.tolist() for c in columns), strict=True):
         which = balancer.pick(engines, arrival_s)
-        engines[which].give(arrival_s, input_tokens, output_tokens)
+        engines[which].give(arrival_s, input_tokens, output_tokens, prefixes[number] if prefixes else ())
         took[which].append(number)
     for engine in engines:
         engine.advance(inf)
     numbers = np.array([number for part in took for number in part], np.int64)
-    return _Played(tuple(engine.run() for engine in engines), numbers, len(mine) - len(kept))
+    runs = tuple(engine.run() for engine in engines)
+    hit_tokens = sum(int(run.hit_tokens.sum()) for run in runs)
+    hit_share = hit_tokens / int(inputs[fits].sum()) if prefix_caching and len(kept) else None
+    return _Played(runs, numbers, len(mine) - len(kept), hit_share)
 
 
 def _times(runs: list[EngineRun], order: Ints) -> RequestTimes:
@@ -190,4 +205,5 @@ def _pool_run(pool: EnginePool, played: _Played, makespan_s: float) -> PoolRun:
             (run.max_kv_tokens / run.kv_capacity_tokens for run in runs if run.steps), default=0.0
         ),
         preemptions=sum(int(run.preemptions.sum()) for run in runs),
+        hit_share=played.hit_share,
     )

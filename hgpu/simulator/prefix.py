@@ -32,6 +32,7 @@ class PrefixBlocks(KvBlocks):
     - `holders`: how many sequences hold a cached block. A block is known by its name, which is 0 or more; one
       that is cached while there is another of that name, by a number of its own below 0;
     - `alike`: of names that had several blocks, those that are cached, the oldest first;
+    - `name_of`: the name of a block that has a number; `copies` such numbers were given so far;
     - `idle`: cached blocks that nobody holds, in the order of eviction;
     - `tables`: the full blocks of each sequence that runs, those that it decoded left out.
     """

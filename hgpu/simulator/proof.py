@@ -26,13 +26,17 @@ Progress = Callable[[int, int, str], None]  # done, of how many, of what
 
 @dataclass(frozen=True, slots=True)
 class ProofOptions:
-    """Multiples of the plan's rate to replay at; whether to lose a machine of each pool in turn."""
+    """Multiples of the plan's rate to replay at; whether to lose a machine of each pool in turn.
+
+    With `prefix_caching`, engines reuse the prefixes that the requests of a trace share.
+    """
 
     multipliers: tuple[float, ...] = (0.5, 0.8, 1.0, 1.2)
     lose: bool = False
     balance: str = DEFAULT_BALANCER
     requests: int | None = None
     seed: int = 0
+    prefix_caching: bool = False
 
 
 def multipliers_of(text: str) -> tuple[float, ...]:
@@ -86,7 +90,16 @@ def fleet_of(plan: PlanPayload, latency: Mapping[OperatingPoint, LatencyModel]) 
 
 
 def planned_arrivals(promise: Promise, trace: Trace | None, options: ProofOptions) -> Trace:
-    """Return arrivals at the plan's rate: of a trace, stretched to it, or Poisson with the plan's lengths."""
+    """Return arrivals at the plan's rate: of a trace, stretched to it, or Poisson with the plan's lengths.
+
+    Raises InputError where prefixes are to be reused and nobody knows of any.
+    """
+    if options.prefix_caching and (trace is None or trace.prefix_blocks is None):
+        raise InputError(
+            "prefix caching can't be simulated",
+            "the requests come without hashes of their prompt blocks, so nobody knows what they share",
+            "give a trace that has them: --trace with a Mooncake file that has hash_ids",
+        )
     rate_rps = promise.rate_rps
     if trace is None:
         count = options.requests or REQUESTS
@@ -97,7 +110,7 @@ def planned_arrivals(promise: Promise, trace: Trace | None, options: ProofOption
         arrivals_s=trace.arrivals_s[:kept],
         input_tokens=trace.input_tokens[:kept],
         output_tokens=trace.output_tokens[:kept],
-        prefix_blocks=None,
+        prefix_blocks=trace.prefix_blocks[:kept] if trace.prefix_blocks is not None else None,
     )
     stretch = head.rate_rps / rate_rps
     source = (
@@ -117,7 +130,7 @@ def prove(
     for multiplier, lost in cases:
         left = fleet.less_a_machine(lost) if lost else fleet
         trace = replace(arrivals, arrivals_s=arrivals.arrivals_s / multiplier)
-        run = replay(left, trace, options.balance, options.seed)
+        run = replay(left, trace, options.balance, options.seed, options.prefix_caching)
         runs.append(_run_row(promise, left, run, multiplier, lost))
         progress(len(runs), len(cases), "runs")
     return SimulationPayload(

@@ -94,6 +94,36 @@ def test_rejected_requests_are_counted_and_explained(hgpu: Run, planned: str, tm
     assert "rejected at 1×: 2 that no bucket of the plan holds, 0 that no engine" in done.stdout
 
 
+def test_prefix_caching_tells_what_it_saves_of_a_trace_with_hashes(
+    hgpu: Run, planned: str, tmp_path: Path
+) -> None:
+    """Every prompt begins with the same 512 of 700 tokens: all but the first find them, on each engine."""
+    rows = [
+        {"timestamp": 400 * n, "input_length": 700, "output_length": 40, "hash_ids": [0, n + 1]}
+        for n in range(80)
+    ]
+    path = tmp_path / "mooncake.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    words = ("simulate", planned, "--trace", str(path), "--rates", "1")
+    cached, plain = (
+        json.loads(hgpu(*words, *more, "--json").stdout)["runs"][0] for more in (("--prefix-caching",), ())
+    )
+    assert cached["pools"][0]["engines"] == 2
+    assert cached["pools"][0]["hit_share"] == pytest.approx(512 * 78 / (700 * 80))
+    assert plain["pools"][0]["hit_share"] is None
+    assert cached["ttft_s"]["mean"] < plain["ttft_s"]["mean"]
+    assert "71.3%" in hgpu(*words, "--prefix-caching").stdout
+    assert "prefix hits" not in hgpu(*words).stdout
+
+
+def test_prefix_caching_without_hashes_is_refused(hgpu: Run, planned: str, tmp_path: Path) -> None:
+    trace = azure(tmp_path / "trace.csv", [(float(second), 400, 90) for second in range(9)])
+    for words in ((), ("--trace", trace)):
+        done = hgpu("simulate", planned, "--prefix-caching", *words)
+        assert done.returncode == 2 and not done.stdout
+        assert "prefix caching can't be simulated" in done.stderr and "hash_ids" in done.stderr
+
+
 def test_losing_a_machine_adds_a_run_a_pool(hgpu: Run, planned: str) -> None:
     words = ("simulate", planned, "--requests", "2000", "--rates", "1", "--json")
     kept, lost = json.loads(hgpu(*words, "--lose").stdout)["runs"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulator.prefix_tokens import shared_trace
 
 from hgpu.core.errors import UnknownName
 from hgpu.core.operating_point import EngineOptions
@@ -86,6 +87,41 @@ def test_one_engine_in_one_pool_is_the_engine_simulation(balance: str) -> None:
     assert run.pools[0].mean_batch == pytest.approx(engine.mean_batch)
     assert run.pools[0].preemptions == engine.preemptions.sum()
     assert run.pools[0].max_kv_share == engine.max_kv_tokens / engine.kv_capacity_tokens
+
+
+def conversations(count: int, turns: int) -> Trace:
+    """Make conversations at the same time, each turn with the prompt blocks of the turn before."""
+    arrivals_s = [float(turn) for turn in range(turns) for _ in range(count)]
+    prompts = [
+        (tuple(100 * talk + place for place in range(turn + 1)), 64 * (turn + 1))
+        for turn in range(turns)
+        for talk in range(count)
+    ]
+    return shared_trace(arrivals_s, prompts, [8] * len(prompts), size=64)
+
+
+def test_an_engine_alone_reuses_prefixes_as_in_the_engine_simulation() -> None:
+    trace = conversations(3, 6)
+    run = replay(alone(pool("a", 1)), trace, prefix_caching=True)
+    engine = simulate(LATENCY, ENGINE, trace, prefix_caching=True)
+    for name in TIMES:
+        assert getattr(run.served, name).tolist() == getattr(engine, name).tolist()
+    assert run.pools[0].hit_share == engine.hit_tokens.sum() / trace.input_tokens.sum()
+
+
+def test_engines_reuse_only_what_they_computed_themselves() -> None:
+    """One conversation: an engine alone misses what each turn adds, one of two what two turns add."""
+    trace = conversations(1, 6)
+    shares = [
+        replay(alone(pool("a", engines)), trace, "round_robin", prefix_caching=True).pools[0].hit_share
+        for engines in (1, 2)
+    ]
+    assert shares == [(1 + 2 + 3 + 4 + 5) / 21, (1 + 2 + 3 + 4) / 21]
+
+
+def test_without_prefix_caching_nothing_is_said_of_hits() -> None:
+    run = replay(alone(pool("a", 1)), conversations(3, 6))
+    assert run.pools[0].hit_share is None
 
 
 def test_under_round_robin_each_engine_is_a_simulation_of_its_own() -> None:

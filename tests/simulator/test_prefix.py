@@ -64,7 +64,7 @@ def test_events_give_what_steps_give_with_shared_prefixes(case: Case) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(cases(), st.lists(st.sampled_from([0.3, 1.0, 5.0]), max_size=40))
-def test_the_cache_never_holds_more_than_it_has_and_counts_what_is_there(
+def test_an_engine_advanced_bit_by_bit_never_holds_more_than_it_has_and_counts_what_is_there(
     case: Case, pauses_s: list[float]
 ) -> None:
     latency, options, trace, block_tokens = case
@@ -83,6 +83,13 @@ def test_the_cache_never_holds_more_than_it_has_and_counts_what_is_there(
         assert {b for alike in kv.alike.values() for b in alike} | set(kv.name_of) <= set(kv.holders)
         assert len(held) <= kv.used <= kv.total and kv.used + len(kv.idle) <= kv.total
     assert kv.used == 0 and not kv.tables
+    whole, run = (
+        simulate(latency, options, trace, block_tokens=block_tokens, prefix_caching=True),
+        engine.run(),
+    )
+    for name in ("start_s", "first_token_s", "end_s", "preemptions", "hit_tokens"):
+        assert getattr(run, name).tolist() == getattr(whole, name).tolist()
+    assert (run.steps, run.max_kv_tokens) == (whole.steps, whole.max_kv_tokens)
 
 
 def test_the_second_of_two_equal_prompts_computes_its_last_block_only() -> None:

@@ -26,7 +26,10 @@ class ObjectiveRow(Strict):
 
 
 class PoolRow(Strict):
-    """What a pool did; `utilization` and `max_kv_share` are parts of 1, `mean_batch` is in sequences."""
+    """What a pool did; `utilization` and `max_kv_share` are parts of 1, `mean_batch` is in sequences.
+
+    `hit_share` is the part of all prompt tokens that was found in the cache, None without prefix caching.
+    """
 
     pool: str
     engines: int
@@ -36,6 +39,7 @@ class PoolRow(Strict):
     mean_batch: float
     max_kv_share: float
     preemptions: int
+    hit_share: float | None
 
 
 class RunRow(Strict):
