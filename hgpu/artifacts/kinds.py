@@ -6,6 +6,7 @@ from hgpu.artifacts.manifest import Strict
 from hgpu.artifacts.payloads.bench import BenchPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
+from hgpu.artifacts.payloads.load import LoadPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
@@ -30,6 +31,7 @@ KINDS = {
         Kind("simulation", 1, SimulationPayload),
         Kind("deployment", 2, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
+        Kind("load", 1, LoadPayload),
     )
 }
 
