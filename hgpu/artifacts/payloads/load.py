@@ -3,10 +3,10 @@
 from hgpu.artifacts.manifest import Strict, Validity
 from hgpu.core.slo import Slo
 
+# A row a request: `point` (its number), `intended_s`, `sent_s`, `first_s`, `end_s` (seconds since the start
+# of the point), `input_tokens`, `output_tokens` (as the server counted them), `longest_gap_s` (between two
+# of its tokens) and `error` (empty where there is none).
 REQUESTS_FILE = "requests.parquet"
-"""A row a request: `point` (its number), `intended_s`, `sent_s`, `first_s`, `end_s` (seconds since the start of
-the point), `input_tokens`, `output_tokens` (as the server counted them), `longest_gap_s` (between two of
-its tokens) and `error` (empty where there is none)."""
 
 
 class Spread(Strict):
