@@ -304,19 +304,20 @@ class Engine:
         heappush(self.ends, (self.done_steps + left, request))
 
     def _end_decodes(self) -> None:
-        """End the decodes whose last token the last step yielded, in running order."""
+        """End the decodes whose last token the last step yielded; in running order where that matters."""
         self.ended_before = self.ended
-        ended = []
+        if self.kv.keeps_order and self.ends and self.ends[0][0] <= self.done_steps:
+            for request in [r for r, step in self.decoding.items() if step == self.done_steps]:
+                self._end_decode(request)
         while self.ends and self.ends[0][0] <= self.done_steps:
             step, request = heappop(self.ends)
             if self.decoding.get(request) == step:
-                ended.append(request)
-        if self.kv.keeps_order and len(ended) > 1:
-            ended = [request for request in self.decoding if request in ended]
-        for request in ended:
-            del self.decoding[request]
-            self._leave(request)
-            self._end(request)
+                self._end_decode(request)
+
+    def _end_decode(self, request: int) -> None:
+        del self.decoding[request]
+        self._leave(request)
+        self._end(request)
 
     def _leave(self, request: int) -> int:
         """Free what a request that decoded held; return its computed tokens."""

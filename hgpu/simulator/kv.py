@@ -60,7 +60,7 @@ class KvBlocks:
         blocks = -(-after // self.block_tokens) - -(-before // self.block_tokens)
         if blocks > self.total - self.used:
             return False
-        self.take(blocks)
+        self.used += blocks
         return True
 
     def note_use(self) -> None:

@@ -81,8 +81,10 @@ class PrefixBlocks(KvBlocks):
 
     def extend(self, request: int, before: int, after: int) -> bool:
         """Take blocks for the tokens of a chunk, and cache those that it fills."""
-        if not KvBlocks.extend(self, request, before, after):
+        blocks = self.blocks(after) - self.blocks(before)
+        if blocks > self.free:
             return False
+        self.take(blocks)
         self._fill(request, after)
         return True
 
