@@ -39,29 +39,29 @@ def _calibrated(
 
 
 # Fitted to measured kernel tables (benchmarks/silicon/calibrate.py), for 16-bit and for 8-bit weights.
-_AMPERE = _calibrated(0.84, 0.72, 0.71, 0.56, 0.29, 22, 1582)
+_AMPERE = _calibrated(0.79, 0.63, 0.71, 0.58, 0.27, 21, 1761)
 _HOPPER = (
-    _calibrated(0.74, 0.73, 0.79, 0.65, 0.54, 16, 1560),
-    _calibrated(0.58, 0.70, 0.73, 0.64, 0.43, 17, 1584),
+    _calibrated(0.69, 0.74, 0.80, 0.67, 0.51, 16, 1732),
+    _calibrated(0.55, 0.62, 0.73, 0.65, 0.40, 17, 1752),
 )
 CALIBRATED: dict[str, tuple[Efficiency, Efficiency]] = {
     "A100-40GB": (_AMPERE, _AMPERE),
     "A100-80GB": (_AMPERE, _AMPERE),
     "L40S": (
-        _calibrated(0.65, 0.60, 0.84, 0.78, 0.11, 33, 787),
-        _calibrated(0.46, 0.58, 0.74, 0.84, 0.11, 21, 1370),
+        _calibrated(0.61, 0.56, 0.84, 0.81, 0.10, 31, 1005),
+        _calibrated(0.43, 0.57, 0.74, 0.87, 0.11, 19, 1572),
     ),
     "H100-PCIe": _HOPPER,
     "H100-NVL": _HOPPER,
     "H100-SXM": _HOPPER,
     "H200": _HOPPER,
     "B200": (
-        _calibrated(0.64, 0.63, 0.73, 0.59, 0.37, 18, 1550),
-        _calibrated(0.48, 0.50, 0.60, 0.54, 0.30, 19, 1632),
+        _calibrated(0.60, 0.56, 0.73, 0.61, 0.34, 18, 1714),
+        _calibrated(0.45, 0.46, 0.60, 0.56, 0.28, 19, 1795),
     ),
     "RTX-PRO-6000": (
-        _calibrated(0.84, 0.49, 0.94, 0.81, 0.35, 33, 1346),
-        _calibrated(0.69, 0.76, 0.93, 0.88, 0.36, 31, 1607),
+        _calibrated(0.79, 0.45, 0.94, 0.85, 0.33, 32, 1528),
+        _calibrated(0.65, 0.67, 0.92, 0.91, 0.34, 30, 1774),
     ),
 }
 
