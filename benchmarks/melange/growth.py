@@ -1,6 +1,6 @@
 """How hgpu's allocation alone grows: from 10 buckets to 10,000, and 1,000 buckets × 100 columns under caps.
 
-    python benchmarks/melange/growth.py [--buckets 10 100 1000 10000] [--gap 0] [--time-limit 60]
+    python benchmarks/melange/growth.py [--buckets 10 100 1000 10000] [--gap 0.001] [--time-limit 60]
 
 Prints a table and draws seconds against buckets to `growth.png` beside this file.
 """
@@ -17,14 +17,14 @@ from hgpu.solvers.problem import Problem, Solution, Status
 BUCKETS = (10, 30, 100, 300, 1000, 3000, 10_000)
 COLUMNS = 10
 LARGE = (1000, 100)
-CAP = 3  # machines of each type but the dearest
+CAPS = {1: 3, 10: 10, 30: 20, 100: 60}  # times the rate: machines of each type but the dearest
 PICTURE = Path(__file__).with_name("growth.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--buckets", nargs="*", type=int, default=BUCKETS)
-    parser.add_argument("--gap", type=float, default=0.0, help="accept answers this close to the optimum")
+    parser.add_argument("--gap", type=float, default=1e-3, help="accept answers this close to the optimum")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for the solver")
     parser.add_argument("--no-large", action="store_true", help="leave out 1,000 × 100 under caps")
     options = parser.parse_args()
@@ -32,7 +32,10 @@ def main() -> None:
     print("|---|---|---:|---|---:|---:|---:|")
     seconds = [solved(random_problem(buckets, COLUMNS), "no", options) for buckets in sorted(options.buckets)]
     if not options.no_large:
-        solved(with_caps(random_problem(*LARGE), CAP), f"≤ {CAP} of each but one", options)
+        for scale, cap in CAPS.items():
+            base = with_caps(random_problem(*LARGE), cap)
+            scaled = replace(base, rates_rps=tuple(rate * scale for rate in base.rates_rps))
+            solved(scaled, f"≤ {cap} of each but one; {scale}× the rate", options)
     if len(seconds) > 1:
         draw(sorted(options.buckets), seconds)
 

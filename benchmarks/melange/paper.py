@@ -75,23 +75,24 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
     parser.add_argument("--percentile", type=float, default=99.5, help="of requests that keep the objective")
     parser.add_argument("--plan-argument", action="append", default=[], help="one more argument of hgpu plan")
+    parser.add_argument("--scale", type=int, default=1, help="times the paper's rates, for fleets as large")
     options = parser.parse_args()
     cells = []
     for dataset in options.datasets:
-        planned = plan(dataset, options.percentile, options.plan_argument)
+        planned = plan(dataset, options.percentile, options.plan_argument, options.scale)
         cells += planned
         for tpot_ms in TPOTS_MS:
             show(dataset, tpot_ms, [cell for cell in planned if cell.tpot_ms == tpot_ms])
-    summarise(cells)
+    summarise(cells, options.scale)
 
 
-def plan(dataset: str, percentile: float, extra: list[str]) -> list[Cell]:
+def plan(dataset: str, percentile: float, extra: list[str], scale: int) -> list[Cell]:
     """Run `hgpu plan` over rates and objectives; return the cells in the order of the sweep."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "spec.yaml"
         file.write_text(yaml.safe_dump(spec(dataset, model_folder(Path(folder)), percentile)))
         command = [sys.executable, "-m", "hgpu", "plan", str(file), "--estimate", "--json", *extra]
-        for name, values in (("slo.tpot_ms", TPOTS_MS), ("rate", RATES_RPS)):
+        for name, values in (("slo.tpot_ms", TPOTS_MS), ("rate", [rate * scale for rate in RATES_RPS])):
             command += ["--sweep", f"{name}={','.join(map(str, values))}"]
         done = subprocess.run(
             [*command, "--results", str(Path(folder) / "results")],
@@ -101,8 +102,7 @@ def plan(dataset: str, percentile: float, extra: list[str]) -> list[Cell]:
         )
     if done.returncode:
         raise SystemExit(done.stderr)
-    # HiGHS may greet on stdout before the document.
-    document = json.loads(done.stdout[done.stdout.index("{") :])
+    document = json.loads(done.stdout)
     return [Cell(dataset, cell) for cell in document["sweep"]]
 
 
@@ -137,20 +137,19 @@ def ours(cell: Cell) -> str:
     return f"| {mix} | {cell.usd_per_hour:.2f} | {alone} | {saved}"
 
 
-def summarise(cells: list[Cell]) -> None:
+def summarise(cells: list[Cell], scale: int) -> None:
     """Print in how many cells a mix wins, and the largest savings at the low rates."""
     solved = [cell for cell in cells if cell.document["status"] != "infeasible"]
     wins = [cell for cell in solved if cell.mix_wins]
-    low = [c for c in solved if c.rate_rps in LOW_RATES_RPS and c.single_usd_per_hour]
+    low_rates = [rate * scale for rate in LOW_RATES_RPS]
+    low = [c for c in solved if c.rate_rps in low_rates and c.single_usd_per_hour]
     print(f"\nA mix is strictly cheaper than every single type in {len(wins)} of {len(cells)} cells ", end="")
     print(f"({len(cells) - len(solved)} infeasible).")
     for against, pick in (("the best", min), ("the dearest", max)):
         if low:
             best = max(low, key=lambda cell: cell.saving(pick(cell.single_usd_per_hour)))
             saved = best.saving(pick(best.single_usd_per_hour))
-            print(
-                f"Largest saving at {LOW_RATES_RPS} req/s against {against} single type: {saved:.0%} ", end=""
-            )
+            print(f"Largest saving at {low_rates} req/s against {against} single type: {saved:.0%} ", end="")
             print(f"({best.dataset}, {best.tpot_ms} ms, {best.rate_rps} req/s).")
 
 

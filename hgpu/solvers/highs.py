@@ -64,7 +64,8 @@ def minimize(matrix: Matrix, gap: float, time_limit_s: float) -> Answer:
             best = replace(found, outcome=Outcome.STOPPED, bound=relaxed.cost)
         if best.outcome is Outcome.STOPPED and best.cost - best.bound <= gap * abs(best.cost):
             return replace(best, outcome=Outcome.PROVEN)
-    found = _run(matrix, gap, max(ends_s - time.perf_counter(), SHORTEST_S))
+    start = best.values if best.outcome is Outcome.STOPPED else None
+    found = _run(matrix, gap, max(ends_s - time.perf_counter(), SHORTEST_S), start=start)
     if found.outcome in (Outcome.PROVEN, Outcome.INFEASIBLE):
         return found
     bound = max(best.bound, found.bound if found.outcome is Outcome.STOPPED else -np.inf)
@@ -93,7 +94,7 @@ def _parts(matrix: Matrix, values: Floats, reduced_costs: Floats) -> Iterator[In
 
 
 def _relax(matrix: Matrix, time_limit_s: float) -> tuple[Answer, Floats]:
-    solver, outcome = _solved(matrix, None, integer=False, gap=0.0, time_limit_s=time_limit_s)
+    solver, outcome = _solved(matrix, integer=False, gap=0.0, time_limit_s=time_limit_s)
     solution, info = solver.getSolution(), solver.getInfo()
     values = np.array(solution.col_value)
     cost = float(info.objective_function_value)
@@ -101,8 +102,11 @@ def _relax(matrix: Matrix, time_limit_s: float) -> tuple[Answer, Floats]:
     return answer, np.array(solution.col_dual)
 
 
-def _run(matrix: Matrix, gap: float, time_limit_s: float, keep: Ints | None = None) -> Answer:
-    solver, outcome = _solved(matrix, keep, integer=True, gap=gap, time_limit_s=time_limit_s)
+def _run(
+    matrix: Matrix, gap: float, time_limit_s: float, keep: Ints | None = None, start: Floats | None = None
+) -> Answer:
+    """Search some of the variables, or all of them from a known answer."""
+    solver, outcome = _solved(matrix, keep, start, integer=True, gap=gap, time_limit_s=time_limit_s)
     info = solver.getInfo()
     if outcome in (Outcome.INFEASIBLE, Outcome.NOTHING):
         return Answer(outcome, np.zeros(0), np.inf, np.inf)
@@ -114,7 +118,13 @@ def _run(matrix: Matrix, gap: float, time_limit_s: float, keep: Ints | None = No
 
 
 def _solved(
-    matrix: Matrix, keep: Ints | None, *, integer: bool, gap: float, time_limit_s: float
+    matrix: Matrix,
+    keep: Ints | None = None,
+    start: Floats | None = None,
+    *,
+    integer: bool,
+    gap: float,
+    time_limit_s: float,
 ) -> tuple[Any, Outcome]:
     import highspy
 
@@ -123,6 +133,10 @@ def _solved(
     for name, value in options.items():
         solver.setOptionValue(name, value)
     solver.passModel(_model(matrix, keep, integer))
+    if start is not None:
+        known = highspy.HighsSolution()
+        known.col_value = start.tolist()
+        solver.setSolution(known)
     solver.run()
     return solver, _outcome(solver)
 
