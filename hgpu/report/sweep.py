@@ -109,34 +109,38 @@ def draw_sweep(cells: Sequence[Cell], path: Path) -> None:
     panels: dict[tuple[float, ...], list[Cell]] = {}
     for cell in cells:
         panels.setdefault(tuple(cell.values[name] for name in rest), []).append(cell)
+    planned = [cell.plan.payload for cell in cells if cell.artifact]
+    gpus = list(dict.fromkeys(row.gpu for payload in planned for row in payload.baselines))
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=(5.5 * len(panels), 4.2), sharey=True, squeeze=False, layout="constrained"
     )
     for axis, (values, mine) in zip(axes[0], panels.items(), strict=True):
-        _panel(axis, first, mine)
-        axis.set_title(", ".join(f"{_label(n)} {v:g}" for n, v in zip(rest, values, strict=True)))
+        _panel(axis, first, mine, gpus)
+        axis.set_title(", ".join(f"{_label(n)}: {v:g}" for n, v in zip(rest, values, strict=True)))
     axes[0][0].set_ylabel("USD/h")
     axes[0][-1].legend(loc="upper left", fontsize="small")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
-def _panel(axis: Any, name: str, cells: Sequence[Cell]) -> None:
+def _panel(axis: Any, name: str, cells: Sequence[Cell], gpus: Sequence[str]) -> None:
+    """Draw one panel; a GPU type has the same colour in all of them, also where one can't serve."""
     planned = [cell for cell in cells if cell.artifact]
-    gpus = dict.fromkeys(row.gpu for cell in planned for row in cell.plan.payload.baselines)
-    for gpu in gpus:
+    for number, gpu in enumerate(gpus):
         points = [
             (cell.values.get(name, 0.0), row.cost_usd_per_hour)
             for cell in planned
             for row in cell.plan.payload.baselines
             if row.gpu == gpu and row.cost_usd_per_hour is not None
         ]
-        if points:
-            axis.plot(*zip(*points, strict=True), marker=".", linewidth=1, label=f"only {gpu}")
+        xs, ys = zip(*points, strict=True) if points else ((), ())
+        axis.plot(xs, ys, marker=".", linewidth=1, color=f"C{number}", label=f"only {gpu}")
     plan = [(cell.values.get(name, 0.0), cell.plan.payload.cost_usd_per_hour) for cell in planned]
     if plan:
         axis.plot(*zip(*plan, strict=True), marker="o", color="black", linewidth=2, label="plan")
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.set_xlabel(_label(name))
     axis.grid(alpha=0.3, which="both")
