@@ -24,11 +24,16 @@ def explanation_tables(explanation: Explanation | None) -> list[Any]:
 
 
 def proof_tables(proof: Proof | None) -> list[Any]:
-    """Return the plans that were simulated, the unproved one first and the answer last."""
+    """Return the plans that were simulated, the unproved one first and the answer last.
+
+    Plans that differ from the next one by their headroom alone share its row.
+    """
     if proof is None:
         return []
     rows = table("proof: simulated plans", "fleet", ">USD/h", ">attained", ">promised", "headroom")
-    for tried in proof.rounds:
+    for tried, after in zip(proof.rounds, [*proof.rounds[1:], None], strict=True):
+        if after and (tried.fleet, tried.attained) == (after.fleet, after.attained):
+            continue
         headroom = ", ".join(f"{point} {factor:.2f}" for point, factor in tried.headroom.items())
         attained = f"{tried.attained:.2%}" + ("" if tried.attained >= tried.target - 1e-9 else " ✗")
         rows.add_row(tried.fleet, usd(tried.cost_usd_per_hour), attained, f"{tried.target:.1%}", headroom)
