@@ -4,7 +4,7 @@ Machine counts are whole, so dual prices of a relaxation mislead: a limit that b
 nothing until it is two higher. Each figure here is the difference between two exact plans.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from hgpu.artifacts.payloads.plan import Alternative, Explanation, Flip, ShadowPrice
@@ -145,8 +145,3 @@ def _cheapest(problem: Problem) -> Fleet:
     except Infeasible as error:
         return None, error.what
     return allocation.usd_per_hour, fleet_text(allocation)
-
-
-def runner_up(rows: Sequence[Alternative]) -> Alternative | None:
-    """Return the cheapest fleet that lacks one of the plan's GPU types."""
-    return rows[0] if rows and rows[0].cost_usd_per_hour is not None else None

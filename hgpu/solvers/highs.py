@@ -42,7 +42,6 @@ class Answer:
     values: Floats
     cost: float
     bound: float
-    row_duals: Floats | None = None
 
 
 def minimize(matrix: Matrix, gap: float, time_limit_s: float) -> Answer:
@@ -69,12 +68,9 @@ def minimize(matrix: Matrix, gap: float, time_limit_s: float) -> Answer:
     if found.outcome in (Outcome.PROVEN, Outcome.INFEASIBLE):
         return found
     bound = max(best.bound, found.bound if found.outcome is Outcome.STOPPED else -np.inf)
-    return _answered(replace(min(best, found, key=lambda answer: answer.cost), bound=bound), time_limit_s)
-
-
-def relaxation(matrix: Matrix) -> Answer:
-    """Return the answer without whole numbers, with its dual prices."""
-    return _relax(matrix, np.inf)[0]
+    best = _answered(replace(min(best, found, key=lambda answer: answer.cost), bound=bound), time_limit_s)
+    near = best.cost - bound <= gap * abs(best.cost)
+    return replace(best, outcome=Outcome.PROVEN if near else best.outcome)
 
 
 def _parts(matrix: Matrix, values: Floats, reduced_costs: Floats) -> Iterator[Ints]:
@@ -98,8 +94,7 @@ def _relax(matrix: Matrix, time_limit_s: float) -> tuple[Answer, Floats]:
     solution, info = solver.getSolution(), solver.getInfo()
     values = np.array(solution.col_value)
     cost = float(info.objective_function_value)
-    answer = Answer(outcome, values, cost, cost, np.array(solution.row_dual))
-    return answer, np.array(solution.col_dual)
+    return Answer(outcome, values, cost, cost), np.array(solution.col_dual)
 
 
 def _run(

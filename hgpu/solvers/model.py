@@ -39,20 +39,19 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A matrix, and where what stands in it: the bucket of each share, groups, φ, the rows of limits."""
+    """A matrix, and where what stands in it: the bucket of each share, the groups, and φ."""
 
     matrix: Matrix
     share_buckets: Ints
     groups: tuple[Group, ...]
     served: int | None
-    limit_rows: dict[str, int]
 
 
 def layout_of(problem: Problem, elastic: str | None = None) -> Layout:
     """Build the program of a problem.
 
-    With `elastic`, the limit of that name (or "budget") may be broken, and by how much is all that is
-    minimised: what is the least that it would have to be raised?
+    With `elastic`, the limit of that name may be broken, and by how much is all that is minimised: what
+    is the least that it would have to be raised?
     """
     matrix = Matrix()
     free = problem.budget_usd_per_hour is not None or elastic is not None
@@ -74,10 +73,11 @@ def layout_of(problem: Problem, elastic: str | None = None) -> Layout:
         _keep_off_spot(matrix, problem, shares, buckets, columns, served)
     if problem.change_usd_per_hour and not free:
         _penalise_changes(matrix, problem, engines)
-    rows = {limit.name: _limit(matrix, limit, groups, engines, elastic) for limit in problem.limits}
+    for limit in problem.limits:
+        _limit(matrix, limit, groups, engines, elastic)
     if problem.budget_usd_per_hour is not None:
-        rows["budget"] = _within_budget(matrix, problem, groups, elastic)
-    return Layout(matrix, buckets, groups, served, rows)
+        _within_budget(matrix, problem, groups)
+    return Layout(matrix, buckets, groups, served)
 
 
 def _grouped(columns: tuple[Column, ...]) -> list[list[int]]:
@@ -173,7 +173,7 @@ def _limit(
     groups: tuple[Group, ...],
     engines: dict[int, tuple[int, int]],
     elastic: str | None,
-) -> int:
+) -> None:
     lower = -np.inf if limit.at_least is None else limit.at_least
     upper = np.inf if limit.at_most is None else limit.at_most
     row = matrix.add_rows(1, lower, upper)
@@ -189,16 +189,11 @@ def _limit(
     if elastic == limit.name:
         slack = matrix.add_variables(1, cost=1.0)
         matrix.add_entries(row, slack, -1.0 if limit.at_most is not None else 1.0)
-    return int(row[0])
 
 
-def _within_budget(matrix: Matrix, problem: Problem, groups: tuple[Group, ...], elastic: str | None) -> int:
+def _within_budget(matrix: Matrix, problem: Problem, groups: tuple[Group, ...]) -> None:
     assert problem.budget_usd_per_hour is not None
     row = matrix.add_rows(1, upper=problem.budget_usd_per_hour - problem.committed_usd_per_hour)
     for group in groups:
         if group.offer.market is not Market.RESERVED:
             matrix.add_entries(row, group.machines, group.offer.usd_per_hour)
-    if elastic == "budget":
-        slack = matrix.add_variables(1, cost=1.0)
-        matrix.add_entries(row, slack, -1.0)
-    return int(row[0])
