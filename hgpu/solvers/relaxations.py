@@ -10,10 +10,14 @@ from hgpu.solvers.model import layout_of
 from hgpu.solvers.problem import Limit, Problem
 
 LONGEST_S = 20.0
+ROUGH_GAP = 0.01
 
 
 def raise_infeasible(problem: Problem, why: str = "") -> NoReturn:
-    """Raise Infeasible: name the limits each of which alone is in the way, and what it would have to be."""
+    """Raise Infeasible: name the limits each of which alone is in the way.
+
+    With them stands what each would have to be, and what the fleet would cost then; the cheapest first.
+    """
     needed = [
         (limit, value) for limit in problem.limits if (value := needed_value(problem, limit)) is not None
     ]
@@ -21,7 +25,9 @@ def raise_infeasible(problem: Problem, why: str = "") -> NoReturn:
     if needed:
         alone = " or ".join(limit.name for limit, _ in needed)
         reason = f"limit {alone} alone stands in the way (limits: {names})"
-        ways = [f"{_verb(limit)} '{limit.name}' to {value:g}" for limit, value in needed]
+        costs = [(_cost_with(problem, limit, value), limit, value) for limit, value in needed]
+        costs.sort(key=lambda row: (row[0], row[1].name))
+        ways = [f"{_verb(row)} '{row.name}' to {value:g} ({cost:,.2f} USD/h)" for cost, row, value in costs]
         fix = f"{', or '.join(ways)}; or lower the rate, or allow more offers"
     elif len(problem.limits) > 1:
         reason = f"several limits together forbid it (limits: {names})"
@@ -43,6 +49,14 @@ def needed_value(problem: Problem, limit: Limit) -> float | None:
         return math.ceil(limit.at_most + by - 1e-6)
     assert limit.at_least is not None
     return math.floor(limit.at_least - by + 1e-6)
+
+
+def _cost_with(problem: Problem, limit: Limit, value: float) -> float:
+    """Return the cost of the cheapest fleet where one limit has another value."""
+    moved = replace(limit, at_most=value) if limit.at_most is not None else replace(limit, at_least=value)
+    limits = tuple(moved if other is limit else other for other in problem.limits)
+    layout = layout_of(replace(problem, limits=limits, budget_usd_per_hour=None))
+    return minimize(layout.matrix, ROUGH_GAP, LONGEST_S).cost + problem.committed_usd_per_hour
 
 
 def _verb(limit: Limit) -> str:
