@@ -41,21 +41,20 @@ SETUP_TOKENS = 131_072
 class Overheads:
     """What an engine adds to its kernels; kept in the profile.
 
-    Two figures come from one public source: vLLM 0.20 serving Qwen3-32B in BF16 on B300, timed step
-    by step (repository ai-dynamo/aiconfigurator, folder fpm_golden_runs, June 2026; the table in
-    docs/silicon.md), for 1 to 14 sequences on 1 and 2 devices.
+    Its times come from one public source: vLLM 0.20 serving Qwen3-32B in BF16 on B300, timed step by step
+    (repository ai-dynamo/aiconfigurator, folder fpm_golden_runs, June 2026; the table in docs/silicon.md).
 
-    - `step_overhead_s`: its four decode rows take 1.25, 0.7, 1.6 and 1.0 ms more than their kernels,
-      1.14 ms in the mean.
-    - `prefill_slowdown`: once that is taken off, its eight prefill and mixed rows together take 1.069 of
-      their kernels (1.078 before). It multiplies what the prefill adds to a step: all kernels of a pure
-      prefill, those beyond the decodes' own where both share a step.
-    - `sequence_overhead_s` is an assumption, and `workspace_bytes` the roofline's.
+    - `step_overhead_s`, `sequence_overhead_s`: its decode rows take 1.25 and 0.7 ms more than their kernels
+      for one sequence, 1.6 and 1.0 ms for 14 (on 1 and 2 devices): 0.95 ms and 25 µs a sequence.
+    - `prefill_slowdown`: with those taken off, its eight prefill and mixed rows together take 1.07 of
+      their kernels. It multiplies what the prefill adds to a step: all kernels of a pure prefill, those
+      beyond the decodes' own where both share a step.
+    - `workspace_bytes` is the roofline's.
     """
 
-    step_overhead_s: float = 1.15e-3
-    prefill_slowdown: float = 1.069
-    sequence_overhead_s: float = 1.0e-5
+    step_overhead_s: float = 0.95e-3
+    prefill_slowdown: float = 1.07
+    sequence_overhead_s: float = 2.5e-5
     workspace_bytes: float = Efficiency().workspace_bytes
 
     def step_s(self, batch: StepBatch, kernels_s: Callable[[StepBatch], float]) -> float:

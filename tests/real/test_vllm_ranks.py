@@ -42,10 +42,11 @@ def job(tmp_path: Path) -> VllmJob:
 def test_two_ranks_are_measured_and_one_that_dies_costs_its_point(job: VllmJob, tmp_path: Path) -> None:
     cores: list[list[int]] = []
     workers: list[psutil.Process] = []
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
 
     def kill_a_rank(done: int, *_: object) -> None:
         if not workers:
-            workers.extend(psutil.Process().children())
+            workers.extend(p for p in psutil.Process().children() if p.pid not in before)
         if done != 1 or cores:
             return
         (worker,) = workers
@@ -64,4 +65,5 @@ def test_two_ranks_are_measured_and_one_that_dies_costs_its_point(job: VllmJob, 
     assert {script.name for script, _ in left} == {lost.script}
     assert {sample.batch.phase for sample in result.samples} == {"prefill", "decode", "mixed"}
     zombies = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    assert [p for p in psutil.Process().children(recursive=True) if p.status() not in zombies] == []
+    left_over = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    assert [p for p in left_over if p.status() not in zombies] == []
