@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
-from hgpu.report.html.theme import BAD, DASHES, INK, MARKERS, MUTED, PAPER, SERIES, svg_of
+from hgpu.report.html.theme import BAD, DASHES, INK, MARKERS, MUTED, PAPER, SERIES, shortened, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BAR_IN = 0.34  # height of a bar and the gap below it
+NAME, LEGEND = 28, 56  # letters that there is room for beside an axis and in a legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def bars(rows: Sequence[Bar], x_label: str) -> Markup:
     def draw(axes: "Axes") -> None:
         colours = [SERIES[0] if row.chosen else MUTED for row in rows]
         axes.barh(range(len(rows)), [row.value for row in rows], height=0.6, color=colours)
-        axes.set_yticks(range(len(rows)), [row.name for row in rows], color=INK)
+        axes.set_yticks(range(len(rows)), [shortened(row.name, NAME) for row in rows], color=INK)
         for place, row in enumerate(rows):
             axes.annotate(
                 row.text, (row.value, place), (4, 0), textcoords="offset points", va="center", color=INK
@@ -84,7 +85,9 @@ def lines(
         for number, one in enumerate(series):
             _line(axes, one, number, marked)
         for target in targets:
-            axes.axhline(target.y, color=BAD, linewidth=1, linestyle=(0, (4, 3)), label=target.name)
+            axes.axhline(
+                target.y, color=BAD, linewidth=1, linestyle=(0, (4, 3)), label=shortened(target.name, LEGEND)
+            )
         axes.set(xlabel=x_label, ylabel=y_label, xscale=x_scale, yscale=y_scale)
         if y_most is not None:
             axes.set_ylim(top=y_most + 0.04 * (y_most - axes.get_ylim()[0]))
@@ -106,7 +109,7 @@ def scatter(
     def draw(axes: "Axes") -> None:
         for number, one in enumerate(series):
             axes.plot(
-                one.x, one.y, linestyle="none", markersize=4, alpha=0.7, label=one.name,
+                one.x, one.y, linestyle="none", markersize=4, alpha=0.7, label=shortened(one.name, LEGEND),
                 color=SERIES[number % len(SERIES)], marker=MARKERS[number % len(MARKERS)],
             )  # fmt: skip
         if reference == "diagonal":
@@ -125,7 +128,15 @@ def _line(axes: "Axes", one: Series, number: int, marked: bool) -> None:
     colour = SERIES[number % len(SERIES)]
     dash = DASHES[number // len(SERIES) % len(DASHES)]
     marker = MARKERS[number % len(MARKERS)] if marked else None
-    axes.plot(one.x, one.y, color=colour, linestyle=dash, marker=marker, linewidth=1.6, label=one.name)
+    axes.plot(
+        one.x,
+        one.y,
+        color=colour,
+        linestyle=dash,
+        marker=marker,
+        linewidth=1.6,
+        label=shortened(one.name, LEGEND),
+    )
     doubtful = [place for place, hollow in enumerate(one.hollow) if hollow]
     axes.plot(
         [one.x[place] for place in doubtful],

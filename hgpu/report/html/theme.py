@@ -56,6 +56,11 @@ def svg_of(draw: Callable[["Axes"], None], height_in: float = 3.2) -> Markup:
     return Markup(_cleaned(stream.getvalue()))  # matplotlib escapes the text inside
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a name that fits into a drawing; its whole stands in the data below."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def numbered(svg: Markup, number: int) -> Markup:
     """Return the SVG with ids of its own, so that several can stand in a page."""
     text = re.sub(r'(<[^<>]* id=")', rf"\g<1>c{number}-", str(svg))
