@@ -13,11 +13,12 @@ from report.page_reader import PageReader, read
 from hgpu.artifacts.kinds import KINDS
 from hgpu.artifacts.manifest import Validity
 from hgpu.artifacts.payloads.plan import Baseline, Forbidden
-from hgpu.artifacts.payloads.profile import SAMPLES_FILE
+from hgpu.artifacts.payloads.profile import SAMPLES_FILE, TELEMETRY_FILE
 from hgpu.artifacts.related import related
 from hgpu.artifacts.store import Artifact, Draft, load, save
 from hgpu.latency.select import latency_draft, samples_of
 from hgpu.profilers.samples import to_parquet
+from hgpu.profilers.telemetry_summary import CardTelemetry, RunTelemetry, to_json
 from hgpu.report.html.anything import any_page
 from hgpu.report.html.pages import PAGES
 from hgpu.report.html.render import html_report, rendered
@@ -180,6 +181,19 @@ def test_a_fit_is_drawn_from_its_profile_or_says_that_it_is_missing(tmp_path: Pa
     fit = save(tmp_path, latency_draft(profile))
     assert "Fitted against measured steps" in page(tmp_path, fit)
     assert "isn&#39;t in the store" in page(tmp_path / "elsewhere", fit)
+
+
+def test_a_profile_shows_what_its_cards_did(tmp_path: Path) -> None:
+    golden = load(GOLDEN / "profile.v2")
+    card = CardTelemetry("GPU 0", 5, power_mean_w=312.0, power_max_w=340.0, throttle=("SW power cap",))
+    files = {
+        SAMPLES_FILE: (golden.path / SAMPLES_FILE).read_bytes(),
+        TELEMETRY_FILE: to_json([RunTelemetry("prefill", 0, (card,))]),
+    }
+    profile = save(tmp_path, Draft("profile", "x", golden.payload, files=files))
+    text = read(page(tmp_path, profile)).text
+    assert "312/340/-" in text and "SW power cap" in text
+    assert "No card was read while it measured." in read(page(tmp_path, golden)).text
 
 
 def test_void_points_of_a_load_test_are_marked_and_left_out_of_the_headline(tmp_path: Path) -> None:

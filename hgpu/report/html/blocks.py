@@ -81,6 +81,7 @@ class Tree:
 
 
 Block = Table | Chart | Lines | Tree
+Outcome = Literal["good", "bad", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Page:
     title: str
     lead: str
     verdict: str = ""
-    outcome: Literal["good", "bad", "open"] = "open"
+    outcome: Outcome = "open"
     figures: Sequence[Figure] = ()
     sections: Sequence[Section] = field(default_factory=list)
 

@@ -1,12 +1,11 @@
 """The page of a load test: what the server held, and whether the client can be believed."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from hgpu.artifacts.payloads.load import LoadPayload, LoadPoint, Spread
 from hgpu.artifacts.related import Related
 from hgpu.artifacts.store import Artifact
-from hgpu.report.html.blocks import Block, Chart, Figure, Lines, Page, Section, Table
+from hgpu.report.html.blocks import Block, Chart, Figure, Lines, Outcome, Page, Section, Table
 from hgpu.report.html.draw import Series, Target, lines
 from hgpu.report.html.load_requests import PointRequests, requests_of
 from hgpu.report.html.load_time import distribution_charts, time_charts
@@ -50,7 +49,7 @@ def point_name(point: LoadPoint) -> str:
     return point.name if point.validity.valid else f"{point.name} ✗"
 
 
-def _verdict(points: Sequence[LoadPoint]) -> tuple[Literal["good", "bad", "open"], str]:
+def _verdict(points: Sequence[LoadPoint]) -> tuple[Outcome, str]:
     valid = sum(point.validity.valid for point in points)
     if valid == len(points):
         return "open", f"All {valid} points are valid." if valid > 1 else "The point is valid."

@@ -1,14 +1,24 @@
 """The page of a plan: what to rent, what it costs against each single type, and why."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from hgpu.artifacts.payloads.plan import Baseline, PlanPayload, Proof, RoutingRow
+from hgpu.artifacts.payloads.plan import Baseline, PlanPayload, RoutingRow
 from hgpu.artifacts.payloads.simulation import SimulationPayload
 from hgpu.artifacts.related import Related
 from hgpu.artifacts.store import Artifact
 from hgpu.report.explanation import explanation_tables, proof_tables, proof_text
-from hgpu.report.html.blocks import Block, Chart, Figure, Heat, Lines, Page, Section, Table, from_terminal
+from hgpu.report.html.blocks import (
+    Block,
+    Chart,
+    Figure,
+    Heat,
+    Lines,
+    Outcome,
+    Page,
+    Section,
+    Table,
+    from_terminal,
+)
 from hgpu.report.html.draw import Bar, Series, bars, lines
 from hgpu.report.html.simulation import attainment_chart
 from hgpu.report.output import usd
@@ -30,7 +40,7 @@ MOST_SIMULATIONS = 3
 def plan_page(artifact: Artifact[PlanPayload], related: Related) -> Page:
     """Draw a plan, with the simulations of it that are in the store."""
     payload = artifact.payload
-    outcome, verdict = _verdict(payload.proof)
+    outcome, verdict = _verdict(payload)
     return Page(
         title=payload.service,
         lead=objectives_text(payload),
@@ -49,19 +59,21 @@ def plan_page(artifact: Artifact[PlanPayload], related: Related) -> Page:
     )
 
 
-def _verdict(proof: Proof | None) -> Any:
+def _verdict(payload: PlanPayload) -> tuple[Outcome, str]:
     """Return the outcome and the sentence that says it."""
+    proof = payload.proof
     if proof is None:
         return "open", "This plan wasn't proved by a simulation of its fleet (hgpu plan --prove)."
     said = proof_text(proof)
-    return "good" if proof.held else "bad", said[0].upper() + said[1:] + "."
+    source = f"Its latencies are {payload.provenance}."
+    return "good" if proof.held else "bad", f"{said[0].upper()}{said[1:]}. {source}"
 
 
 def _figures(payload: PlanPayload) -> list[Figure]:
     saving, best = payload.savings_vs_best_single_type, best_single(payload.baselines)
     engines = sum(row.engines for row in payload.allocation)
     return [
-        Figure("cost", usd(payload.cost_usd_per_hour), "USD/h", f"{payload.status}, {_prices(payload)}"),
+        Figure("cost", usd(payload.cost_usd_per_hour), f"USD/h, {payload.status}", _prices(payload)),
         Figure("saved", "-" if saving is None else f"{saving:.0%}", _against(best), _prices(payload)),
         Figure("fleet", fleet_text(payload), f"{engines} engines", f"latencies {payload.provenance}"),
     ]

@@ -1,11 +1,9 @@
 """The page of a simulation: how much load the fleet holds, and what a lost machine does to it."""
 
-from typing import Any
-
 from hgpu.artifacts.payloads.simulation import RunRow, SimulationPayload, Spread
 from hgpu.artifacts.related import Related
 from hgpu.artifacts.store import Artifact
-from hgpu.report.html.blocks import Block, Chart, Figure, Lines, Page, Section, Table, from_terminal
+from hgpu.report.html.blocks import Block, Chart, Figure, Lines, Outcome, Page, Section, Table, from_terminal
 from hgpu.report.html.draw import Bar, Series, Target, bars, lines
 from hgpu.report.output import usd
 from hgpu.report.simulation import (
@@ -79,7 +77,7 @@ def _whole(payload: SimulationPayload) -> list[RunRow]:
     return sorted((run for run in payload.runs if not run.lost), key=lambda run: run.rate_rps)
 
 
-def _verdict(payload: SimulationPayload) -> Any:
+def _verdict(payload: SimulationPayload) -> tuple[Outcome, str]:
     """Return the outcome and the sentence that says it: the promise is for the planned rate."""
     planned = [run for run in _whole(payload) if run.multiplier == 1]
     if not planned:
