@@ -10,13 +10,17 @@ PIP_QUIET = --quiet --disable-pip-version-check
 BIN = $(VENV)/bin
 BIN_VLLM = $(VENV_VLLM)/bin
 
-.PHONY: demo demo-vllm check test test-vllm test-ray vllm format schemas clean
+.PHONY: demo demo-vllm report-picture check test test-vllm test-ray vllm format schemas clean
 
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" bash runs/demo.sh
 
 demo-vllm: $(VENV_VLLM)/.installed
 	PATH="$(abspath $(BIN_VLLM)):$$PATH" bash runs/demo_vllm.sh
+
+# Needs Chromium; writes docs/img/plan.png.
+report-picture: $(VENV)/.installed
+	PATH="$(abspath $(BIN)):$$PATH" bash runs/report_picture.sh
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

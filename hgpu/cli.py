@@ -23,6 +23,7 @@ COMMANDS = {
     "status": "Show what is deployed and how it is.",
     "destroy": "Take a deployment down and prove that nothing is left.",
     "bench": "Measure a deployment against its plan.",
+    "report": "Write one self-contained HTML page of an artifact.",
     "list": "List artifacts.",
     "show": "Show an artifact and its lineage.",
 }

@@ -83,6 +83,15 @@ def lineage_json(ancestor: Ancestor) -> dict[str, Any]:
     }
 
 
+def provenance_of(artifact: Artifact[Any]) -> str:
+    """Return what the artifact's figures claim to be; empty where its kind doesn't say."""
+    payload = artifact.payload
+    source = getattr(payload, "provenance", None) or getattr(
+        getattr(payload, "latency", None), "provenance", ""
+    )
+    return str(source)
+
+
 def _grow(tree: Tree, ancestor: Ancestor) -> None:
     for row in ancestor.inputs:
         _grow(tree.add(_line(row)), row)
@@ -92,9 +101,5 @@ def _line(ancestor: Ancestor) -> str:
     role = f"{ancestor.role}: " if ancestor.role else ""
     where = f"[red]missing ({ancestor.problem})[/red]" if ancestor.problem else ""
     if ancestor.artifact:
-        payload = ancestor.artifact.payload
-        source = getattr(payload, "provenance", None) or getattr(
-            getattr(payload, "latency", None), "provenance", ""
-        )
-        where = f"{source} {ancestor.artifact.manifest.created_at[:19]}"
+        where = f"{provenance_of(ancestor.artifact)} {ancestor.artifact.manifest.created_at[:19]}"
     return f"{role}[bold]{ancestor.kind}[/bold] {ancestor.digest[:12]} {where}".rstrip()

@@ -1,12 +1,12 @@
 """Why a plan is what it is, as tables."""
 
-from typing import Any
+from rich.table import Table
 
 from hgpu.artifacts.payloads.plan import Explanation, Proof
 from hgpu.report.output import table, usd
 
 
-def explanation_tables(explanation: Explanation | None) -> list[Any]:
+def explanation_tables(explanation: Explanation | None) -> list[Table]:
     """Return what binds and what it is worth, the runner-up, and where the choice changes."""
     if explanation is None:
         return []
@@ -23,7 +23,7 @@ def explanation_tables(explanation: Explanation | None) -> list[Any]:
     return [prices, others, flips]
 
 
-def proof_tables(proof: Proof | None) -> list[Any]:
+def proof_tables(proof: Proof | None) -> list[Table]:
     """Return the plans that were simulated, the unproved one first and the answer last.
 
     Plans that differ from the next one by their headroom alone share its row.

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.table import Table
+
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.store import Artifact
 from hgpu.report.output import console, table
@@ -10,6 +12,12 @@ from hgpu.report.output import console, table
 
 def print_fits(artifacts: Sequence[Artifact[LatencyPayload]]) -> None:
     """Print the cross-validated error of each fit, by phase, and its coefficients."""
+    console().print(errors_table(artifacts))
+    console().print(coefficients_table(artifacts))
+
+
+def errors_table(artifacts: Sequence[Artifact[LatencyPayload]]) -> Table:
+    """Return a row a fit: its cross-validated error, by phase."""
     phases = ("prefill", "decode", "mixed")
     rows = table(
         "cross-validated error of a step: median (p90)",
@@ -28,11 +36,11 @@ def print_fits(artifacts: Sequence[Artifact[LatencyPayload]]) -> None:
             str(latency.provenance),
             artifact.short,
         )
-    console().print(rows)
-    console().print(_coefficients(artifacts))
+    return rows
 
 
-def _coefficients(artifacts: Sequence[Artifact[LatencyPayload]]) -> object:
+def coefficients_table(artifacts: Sequence[Artifact[LatencyPayload]]) -> Table:
+    """Return a row a fit: the coefficients of its step model."""
     rows = table(
         "\nstep model", "operating point", ">overhead ms", ">weights ms", ">knee tokens", ">sharpness",
         ">µs/1K pairs", ">µs/1K KV tokens", ">µs/sequence", ">prefill ms",

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.table import Table
+
 from hgpu.artifacts.payloads.plan import Baseline, PlanPayload
 from hgpu.artifacts.store import Artifact
 from hgpu.core.slo import Slo, Tier
@@ -20,18 +22,18 @@ def plan_json(artifact: Artifact[PlanPayload]) -> dict[str, Any]:
 def print_plan(artifact: Artifact[PlanPayload]) -> None:
     """Print allocation, baselines, predictions and routing."""
     payload, out = artifact.payload, console()
-    out.print(f"[bold]{payload.service}[/bold]: {_objectives(payload)}", soft_wrap=True)
+    out.print(f"[bold]{payload.service}[/bold]: {objectives_text(payload)}", soft_wrap=True)
     out.print(
         f"[bold]{usd(payload.cost_usd_per_hour)} USD/h[/bold] ({payload.status}, {payload.provenance}); "
-        f"{_saving(payload)}",
+        f"{saving_text(payload)}",
         soft_wrap=True,
     )
     for rows in (
-        _allocation(payload),
-        _predictions(payload),
-        _baselines(payload),
+        allocation_table(payload),
+        predictions_table(payload),
+        baselines_table(payload),
         _routing(payload),
-        _forbidden(payload),
+        forbidden_table(payload),
         *explanation_tables(payload.explanation),
         *proof_tables(payload.proof),
     ):
@@ -49,7 +51,8 @@ def best_single(baselines: Sequence[Baseline]) -> Baseline | None:
     return min(able, key=lambda row: row.cost_usd_per_hour or 0.0) if able else None
 
 
-def _objectives(payload: PlanPayload) -> str:
+def objectives_text(payload: PlanPayload) -> str:
+    """Return the rate, the objectives and the confidence that were planned for."""
     if payload.workload is None:
         return "capacities as given"
     tiers = payload.tiers or ([Tier("", 1.0, payload.slo)] if payload.slo else [])
@@ -75,7 +78,8 @@ def _slo(slo: Slo) -> str:
     return ", ".join(parts)
 
 
-def _saving(payload: PlanPayload) -> str:
+def saving_text(payload: PlanPayload) -> str:
+    """Return what the plan saves against the cheapest fleet of one GPU type."""
     best, saving = best_single(payload.baselines), payload.savings_vs_best_single_type
     if best is None or saving is None:
         return "no single GPU type can serve it"
@@ -83,7 +87,8 @@ def _saving(payload: PlanPayload) -> str:
     return f"{saving:.0%} less than the best single type ({fleet})"
 
 
-def _allocation(payload: PlanPayload) -> Any:
+def allocation_table(payload: PlanPayload) -> Table:
+    """Return a row a pool: what is rented and what runs on it."""
     rows = table(
         "allocation",
         "pool",
@@ -110,7 +115,8 @@ def _allocation(payload: PlanPayload) -> Any:
     return rows
 
 
-def _predictions(payload: PlanPayload) -> Any:
+def predictions_table(payload: PlanPayload) -> Table:
+    """Return a row a pool: what it will do at its share of the load."""
     slos = [payload.slo] if payload.slo else [tier.slo for tier in payload.tiers]
     p = max((o.percentile for slo in slos for o in (slo.tpot, slo.ttft) if o), default=50.0)
     rows = table(
@@ -132,7 +138,8 @@ def _predictions(payload: PlanPayload) -> Any:
     return rows
 
 
-def _baselines(payload: PlanPayload) -> Any:
+def baselines_table(payload: PlanPayload) -> Table:
+    """Return a row a GPU type: its cheapest fleet, or why it has none."""
     rows = table("single-type fleets", "GPU", ">GPUs", ">USD/h", "")
     for row in payload.baselines:
         cost = "-" if row.cost_usd_per_hour is None else usd(row.cost_usd_per_hour)
@@ -152,7 +159,8 @@ def _routing(payload: PlanPayload) -> Any:
     return rows
 
 
-def _forbidden(payload: PlanPayload) -> Any:
+def forbidden_table(payload: PlanPayload) -> Table:
+    """Return a row an operating point and reason for which it can't serve some bucket."""
     rows = table("not usable", "operating point", ">buckets", "reason")
     for row in payload.forbidden:
         rows.add_row(row.point, str(row.buckets), row.reason)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich.table import Table
+
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.store import Artifact
 from hgpu.latency.select import telemetry_of
@@ -13,6 +15,18 @@ from hgpu.report.output import console, table
 
 def print_profiles(artifacts: Sequence[Artifact[ProfilePayload]]) -> None:
     """Print a row a profile, and what is doubtful about it."""
+    out = console()
+    out.print(profiles_table(artifacts))
+    cards = cards_table(artifacts)
+    if cards.row_count:
+        out.print(cards)
+    for artifact in artifacts:
+        for reason in artifact.manifest.validity.reasons:
+            out.print(f"{artifact.payload.point.name}: {reason}", markup=False, soft_wrap=True)
+
+
+def profiles_table(artifacts: Sequence[Artifact[ProfilePayload]]) -> Table:
+    """Return a row a profile: how it was taken, and what it holds."""
     rows = table(
         "",
         "operating point",
@@ -32,19 +46,12 @@ def print_profiles(artifacts: Sequence[Artifact[ProfilePayload]]) -> None:
             f"{payload.kv_capacity_tokens:,}", f"{manifest.timings.get('profile_s', 0.0):.0f}",
             manifest.environment.engine or "-", str(payload.provenance), artifact.short,
         )  # fmt: skip
-    out = console()
-    out.print(rows)
-    _print_cards(artifacts)
-    for artifact in artifacts:
-        for reason in artifact.manifest.validity.reasons:
-            out.print(f"{artifact.payload.point.name}: {reason}", markup=False, soft_wrap=True)
+    return rows
 
 
-def _print_cards(artifacts: Sequence[Artifact[ProfilePayload]]) -> None:
-    """Print what each card did over all runs; nothing where none was read."""
+def cards_table(artifacts: Sequence[Artifact[ProfilePayload]]) -> Table:
+    """Return a row a card: what it did over all runs; none where no card was read."""
     cards = [(a.payload.point.name, card) for a in artifacts for card in by_card(telemetry_of(a))]
-    if not cards:
-        return
     rows = table(
         "",
         "operating point",
@@ -59,7 +66,7 @@ def _print_cards(artifacts: Sequence[Artifact[ProfilePayload]]) -> None:
     )
     for point, card in cards:
         rows.add_row(point, *_card_row(card))
-    console().print(rows)
+    return rows
 
 
 def _card_row(card: CardTelemetry) -> list[str]:

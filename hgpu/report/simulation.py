@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from hgpu.artifacts.payloads.simulation import PoolRow, RunRow, SimulationPayload, Spread
+from rich.table import Table
+
+from hgpu.artifacts.payloads.simulation import ObjectiveRow, PoolRow, RunRow, SimulationPayload, Spread
 from hgpu.artifacts.store import Artifact
 from hgpu.report.output import console, ms, table, usd
 
@@ -23,41 +25,48 @@ def print_simulation(artifact: Artifact[SimulationPayload]) -> None:
     payload, out = artifact.payload, console()
     out.print(f"[bold]{payload.service}[/bold]: {payload.provenance}; engines by {payload.balance}")
     out.print(payload.arrivals, markup=False, soft_wrap=True)
-    for rows in (_attainment(payload), _latencies(payload), _pools(payload)):
+    for rows in (attainment_table(payload), latencies_table(payload), pools_table(payload)):
         out.print()
         out.print(rows)
-    for line in (line for run in payload.runs for line in _remarks(run)):
+    for line in (line for run in payload.runs for line in remarks(run)):
         out.print(line, markup=False, soft_wrap=True)
     out.print(f"\nsimulation {artifact.short}  {artifact.path}", soft_wrap=True)
 
 
-def _attainment(payload: SimulationPayload) -> Any:
-    heads = [
-        f">{o.tier and o.tier + ' '}{LABELS[o.objective]} ≤ {o.limit_s * 1e3:g} ms at p{o.percentile:g}"
-        for o in payload.runs[0].objectives
-    ]
+def objective_text(row: ObjectiveRow) -> str:
+    """Return an objective as `TTFT ≤ 2000 ms at p99`, its tier first."""
+    name = f"{row.tier and row.tier + ' '}{LABELS[row.objective]}"
+    return f"{name} ≤ {row.limit_s * 1e3:g} ms at p{row.percentile:g}"
+
+
+def attainment_table(payload: SimulationPayload) -> Table:
+    """Return a row a run: which part of the requests kept to what, and what that cost."""
+    heads = [f">{objective_text(row)}" for row in payload.runs[0].objectives]
     columns = (">requests/s", ">requests", ">rejected", *heads, ">all", ">USD/h", ">USD/M out", ">USD/M")
     rows = table("attainment: part of all requests", "run", *columns)
     for run in payload.runs:
         costs = (run.usd_per_million_output_tokens, run.usd_per_million_tokens)
         rows.add_row(
-            _case(run), f"{run.rate_rps:.4g}", f"{run.requests:,}", f"{run.rejected:,}",
-            *(_share(o.attainment) + ("" if o.met else " ✗") for o in run.objectives),
-            _share(run.goodput_share), usd(run.usd_per_hour), *("-" if c is None else usd(c) for c in costs),
+            case_of(run), f"{run.rate_rps:.4g}", f"{run.requests:,}", f"{run.rejected:,}",
+            *(share_text(o.attainment) + ("" if o.met else " ✗") for o in run.objectives),
+            share_text(run.goodput_share), usd(run.usd_per_hour),
+            *("-" if c is None else usd(c) for c in costs),
         )  # fmt: skip
     return rows
 
 
-def _latencies(payload: SimulationPayload) -> Any:
+def latencies_table(payload: SimulationPayload) -> Table:
+    """Return a row a run: percentiles of the latencies."""
     heads = [f">{name} {p}" for name in ("TTFT", "TPOT", "end-to-end", "queueing") for p in ("p50", "p99")]
     rows = table("latencies of served requests, ms", "run", *heads)
     for run in payload.runs:
         spreads = (run.ttft_s, run.tpot_s, run.e2e_s, run.queue_s)
-        rows.add_row(_case(run), *(text for spread in spreads for text in _spread(spread)))
+        rows.add_row(case_of(run), *(text for spread in spreads for text in _spread(spread)))
     return rows
 
 
-def _pools(payload: SimulationPayload) -> Any:
+def pools_table(payload: SimulationPayload) -> Table:
+    """Return a row a run and pool: what its engines did."""
     reuses = any(pool.hit_share is not None for run in payload.runs for pool in run.pools)
     rows = table(
         "pools", "run", "pool", ">engines", ">requests", ">rejected", ">busy", ">mean batch", ">peak KV",
@@ -66,7 +75,7 @@ def _pools(payload: SimulationPayload) -> Any:
     for run in payload.runs:
         for pool in run.pools:
             rows.add_row(
-                _case(run), pool.pool, str(pool.engines), f"{pool.requests:,}", f"{pool.rejected:,}",
+                case_of(run), pool.pool, str(pool.engines), f"{pool.requests:,}", f"{pool.rejected:,}",
                 f"{pool.utilization:.0%}", f"{pool.mean_batch:.1f}", f"{pool.max_kv_share:.0%}",
                 f"{pool.preemptions:,}", *([_hits(pool)] if reuses else []),
             )  # fmt: skip
@@ -77,28 +86,29 @@ def _hits(pool: PoolRow) -> str:
     return "-" if pool.hit_share is None else f"{pool.hit_share:.1%}"
 
 
-def _remarks(run: RunRow) -> list[str]:
+def remarks(run: RunRow) -> list[str]:
     """Say why requests were rejected, and which objectives were missed."""
     lines = []
     if run.rejected:
         unable = sum(pool.rejected for pool in run.pools)
         lines.append(
-            f"rejected at {_case(run)}: {run.rejected - unable:,} that no bucket of the plan holds, "
+            f"rejected at {case_of(run)}: {run.rejected - unable:,} that no bucket of the plan holds, "
             f"{unable:,} that no engine of their pool can serve"
         )
     for row in run.objectives:
         if not row.met:
             limit = f"{row.tier and row.tier + ' '}{LABELS[row.objective]} ≤ {row.limit_s * 1e3:g} ms"
-            got = f"{_share(row.attainment)} of requests, {row.percentile:g} % promised"
-            lines.append(f"missed at {_case(run)}: {limit} for {got}")
+            got = f"{share_text(row.attainment)} of requests, {row.percentile:g} % promised"
+            lines.append(f"missed at {case_of(run)}: {limit} for {got}")
     return lines
 
 
-def _case(run: RunRow) -> str:
+def case_of(run: RunRow) -> str:
+    """Return the name of a run: its multiple of the rate, and the machine that is lost."""
     return f"{run.multiplier:g}×" + (f", one {run.lost} lost" if run.lost else "")
 
 
-def _share(share: float) -> str:
+def share_text(share: float) -> str:
     """Render a share so that only all of them is 100 %."""
     return "100 %" if share == 1 else f"{min(share * 100, 99.99):.2f} %"
 

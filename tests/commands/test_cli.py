@@ -21,6 +21,8 @@ HEAVY = (
     "transformers",
     "ray",
     "aiohttp",
+    "jinja2",
+    "matplotlib",
 )
 
 
