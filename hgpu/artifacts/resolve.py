@@ -125,7 +125,8 @@ def _named(root: Path, name: str, kind: str | None) -> tuple[str, list[str]]:
         path = root / "refs" / folder / f"{name}.json"
         if path.is_file():
             document = json.loads(path.read_bytes())
-            return folder, [str(digest) for digest in document.get("digests", [document["digest"]])]
+            digests = document["digests"] if "digests" in document else [document["digest"]]
+            return folder, [str(digest) for digest in digests]
     raise ArtifactError(
         f"no ref '@{name}'", f"nothing of that name under {root / 'refs'}", "bless an artifact first"
     )

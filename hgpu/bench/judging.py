@@ -2,7 +2,8 @@
 
 A metric has *regressed* (or *improved*) where the whole interval of its change is beyond the tolerance, after
 Holm's correction over the confirmatory metrics; it is *ok* where the whole interval is within: all metrics
-must be, so that needs no correction; else the runs don't tell. The rules are those of asv (significance and
+must be, so that needs no correction; else the runs don't tell. The interval has 90 %, so that either claim is
+wrong in at most 5 % (two one-sided tests, Schuirmann 1987). The rules are those of asv (significance and
 size of an effect), benchstat (few samples are refused) and criterion (a noise threshold).
 """
 
@@ -16,6 +17,7 @@ from hgpu.bench.history import NO_HISTORY, History, Tolerance, tolerance_of
 from hgpu.bench.metrics import ABSENT, METRICS, Metric, Statistic, statistics_of
 from hgpu.bench.runs import Run
 from hgpu.bench.statistics import ArmMean, Difference, arm_mean, difference, holm, more_runs
+from hgpu.bench.verdicts import may_be_worse
 
 FEWEST_RUNS = 3  # an arm; fewer say nothing of how runs differ
 REDRAWS = 500  # of each run's requests, to pick from
@@ -29,7 +31,7 @@ class GateOptions:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     confirmatory: Collection[str] = ()
     like_with_like: bool = False
-    confidence: float = 0.95
+    confidence: float = 0.90
     resamples: int = 4000
     seed: int = 0
 
@@ -91,13 +93,17 @@ def _mean(statistics: Sequence[Statistic], resamples: int, rng: np.random.Genera
 
 
 def _verdicts(judged: Sequence[Judged], confidence: float) -> list[ComparedRow]:
-    """Give every row its verdict; Holm's correction is over the confirmatory rows that can be judged."""
+    """Give every row its verdict; Holm's correction is over confirmatory rows that chance has a part in."""
     ps = [_p(row) for row in judged]
-    family = [index for index, row in enumerate(judged) if row.row.confirmatory and ps[index] is not None]
+    family = [index for index, row in enumerate(judged) if row.row.confirmatory and _by_chance(row)]
     corrected = holm([p for index in family if (p := ps[index]) is not None])
     for index, p in zip(family, corrected, strict=True):
         ps[index] = p
     return [_verdict(row, p, confidence, len(family)) for row, p in zip(judged, ps, strict=True)]
+
+
+def _by_chance(judged: Judged) -> bool:
+    return judged.found is not None and judged.runs >= FEWEST_RUNS and not judged.found.certain
 
 
 def _p(judged: Judged) -> float | None:
@@ -122,13 +128,14 @@ def _verdict(judged: Judged, p: float | None, confidence: float, family: int) ->
     lower_end, upper_end = found.bounds(row.tolerance)
     outside = found.value < lower_end or found.value > upper_end
     update: dict[str, object] = {"low": low, "high": high, "p": p}
-    if outside and p <= 1.0 - confidence:
+    if outside and p <= (1.0 - confidence) / 2.0:
         worse = (found.value > upper_end) == row.lower_is_better
         update["verdict"] = Verdict.REGRESSED if worse else Verdict.IMPROVED
     elif _within(low, high, row):
         update["verdict"] = Verdict.OK
     else:
-        update["reason"] = _doubt(found, row, confidence, family)
+        told = row.model_copy(update={"low": low, "high": high})
+        update["reason"] = _doubt(found, told, confidence, family)
         update["more_runs"] = more_runs(found, row.tolerance, confidence, judged.runs)
     return row.model_copy(update=update)
 
@@ -138,8 +145,10 @@ def _within(low: float, high: float, row: ComparedRow) -> bool:
 
 
 def _doubt(found: Difference, row: ComparedRow, confidence: float, family: int) -> str:
-    if found.p_beyond(row.tolerance) <= 1.0 - confidence:
+    if found.p_beyond(row.tolerance) <= (1.0 - confidence) / 2.0:
         return f"beyond the tolerance, but not after correction for {family} metrics"
+    if not may_be_worse(row):
+        return "not worse; whether it is better isn't settled"
     return "the interval reaches over an end of the tolerance"
 
 

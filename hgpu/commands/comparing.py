@@ -59,7 +59,7 @@ def artifacts_of(root: Path, refs: Sequence[str], role: str, kind: str | None = 
 
 
 def _names(refs: Sequence[str]) -> list[str]:
-    return [name for ref in refs for name in ([ref] if Path(ref).exists() else ref.split(",")) if name]
+    return [name for ref in refs for name in ref.split(",") if name]
 
 
 def _tells(name: str) -> bool:

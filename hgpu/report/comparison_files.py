@@ -36,7 +36,7 @@ def comparison_junit(payload: ComparisonPayload) -> str:
         _case(suite, row)
     if payload.verdict is Verdict.INVALID:
         case = ET.SubElement(suite, "testcase", classname=f"hgpu.{payload.compares}", name="comparable")
-        ET.SubElement(case, "error", message="; ".join(payload.reasons))
+        ET.SubElement(case, "error", message=_legal("; ".join(payload.reasons)))
     for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(name, str(len(suite.findall(f"./testcase/{tag}"))))
     suite.set("tests", str(len(suite)))
@@ -48,15 +48,21 @@ def comparison_junit(payload: ComparisonPayload) -> str:
 
 def _case(suite: ET.Element, row: ComparedRow) -> None:
     place = f"hgpu.{row.point}" if row.point else "hgpu"
-    case = ET.SubElement(suite, "testcase", classname=place, name=row.metric)
+    case = ET.SubElement(suite, "testcase", classname=_legal(place), name=row.metric)
     _, _, base, head, change, interval, tolerance, verdict = cells(row)
     told = f"{verdict}: {base} to {head}, {change} ({interval or 'no interval'}), tolerance {tolerance}"
+    told = _legal(told)
     if row.verdict is Verdict.REGRESSED:
         ET.SubElement(case, "failure", message=told)
     elif row.verdict is Verdict.INCONCLUSIVE:
         ET.SubElement(case, "skipped", message=told)
     else:
         ET.SubElement(case, "system-out").text = told
+
+
+def _legal(text: str) -> str:
+    """Keep out what XML has no way to say: control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _line(texts: list[str]) -> str:

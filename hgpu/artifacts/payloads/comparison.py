@@ -34,9 +34,9 @@ class ToleranceSource(StrEnum):
 class ComparedRow(Strict):
     """One metric of one point of load, or one fact of a deterministic artifact.
 
-    `base` and `head` are means over the runs of an arm, in `unit`. `low` and `high` bound the change (95 %
-    unless the payload says otherwise). `p` is two-sided against the nearer end of the tolerance, after Holm's
-    correction where the row is `confirmatory`; only such rows count for the verdict. `more_runs` is about how
+    `base` and `head` are means over the runs of an arm, in `unit`. `low` and `high` bound the change at the
+    payload's confidence. `p` is one-sided, that the change is beyond the tolerance, after Holm's correction
+    where the row is `confirmatory`; only such rows count for the verdict. `more_runs` is about how
     many runs an arm are missing for a verdict; None where that is unknown or beyond reach.
     """
 
