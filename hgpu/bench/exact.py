@@ -23,7 +23,7 @@ from hgpu.bench.judging import GateOptions
 from hgpu.bench.verdicts import refusals, summary
 from hgpu.core.errors import InputError
 
-SLACK = 1e-9  # of the larger value
+SLACK = 1e-6  # of the larger value
 
 
 def compare_exactly(base: Artifact[Any], head: Artifact[Any], options: GateOptions) -> ComparisonPayload:
