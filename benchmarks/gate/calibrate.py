@@ -6,7 +6,6 @@ python benchmarks/gate/calibrate.py [--comparisons 100] [--seed 1]
 import argparse
 import os
 import platform
-import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from hgpu.bench.verdicts import summary
 
 REQUESTS = 600
 RUN_SDS, RUNS = (0.01, 0.015, 0.02, 0.03), (3, 5, 10)
-SLOWER = (1.0, 1.10, 0.90)
+SLOWER = (1.0, 1.05, 1.10, 0.90)  # 1.05 is the tolerance of a median: the worst case for false alarms
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +36,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} shared cores")
-    print(
-        "\n| run to run | runs an arm | head | regressed | improved | inconclusive | ok | covered | s each |"
-    )
-    print("|---:|---:|---|---:|---:|---:|---:|---:|---:|")
+    print("\n| run to run | runs an arm | head | regressed | improved | inconclusive | ok | covered |")
+    print("|---:|---:|---|---:|---:|---:|---:|---:|")
     for run_sd in RUN_SDS:
         for runs in RUNS:
             for slower in SLOWER:
@@ -48,17 +45,13 @@ def main() -> None:
 
 
 def line(case: Case, comparisons: int, requests: int, seed: int) -> None:
-    began_s = time.perf_counter()
     verdicts, covered = calibrated(case, comparisons, requests, seed)
     shares = " | ".join(
         f"{verdicts[verdict] / comparisons:.0%}"
         for verdict in (Verdict.REGRESSED, Verdict.IMPROVED, Verdict.INCONCLUSIVE, Verdict.OK)
     )
     name = "the same" if case.slower == 1.0 else f"{case.slower - 1:+.0%} latency"
-    seconds = (time.perf_counter() - began_s) / comparisons
-    print(
-        f"| {case.run_sd:.1%} | {case.runs} | {name} | {shares} | {covered:.0%} | {seconds:.2f} |", flush=True
-    )
+    print(f"| {case.run_sd:.1%} | {case.runs} | {name} | {shares} | {covered:.0%} |", flush=True)
 
 
 def calibrated(case: Case, comparisons: int, requests: int, seed: int) -> tuple[Counter[Verdict], float]:

@@ -179,9 +179,6 @@ def test_bad_words_are_bad_input(hgpu: Run, root: Path, words: list[str], text: 
 
 
 def test_a_load_test_without_its_requests_is_bad_input(hgpu: Run, root: Path) -> None:
-    golden = Path(__file__).parents[1] / "artifacts" / "golden" / "load.v1"
-    done = hgpu("bench", "compare", str(golden), save_arm(root, HEAD), "--allow", "model", "--json")
-    assert done.returncode in (2, 4)  # other keys come first
     bare = save_load(root, 1)
     (bare.path / "requests.parquet").unlink()
     done = hgpu("bench", "compare", str(bare.path), save_arm(root, HEAD))

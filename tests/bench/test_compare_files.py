@@ -1,9 +1,11 @@
 """Table, Markdown and JUnit are all of one comparison."""
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import yaml
 from bench.made_loads import KEYS, Load, save_arm
 from tests_types import Run
 
@@ -80,3 +82,16 @@ def test_what_is_not_comparable_is_an_error_in_junit_and_first_in_markdown(hgpu:
     assert "model_revision differs: abc against def" in message
     first, _, reason = comparison_markdown(payload).splitlines()[:3]
     assert "invalid" in first and "model_revision" in reason
+
+
+def test_the_workflows_to_copy_are_yaml_and_use_options_that_exist(hgpu: Run) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ci.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    known = hgpu("bench", "compare", "--help", env={"COLUMNS": "200"}).stdout
+    for block in blocks:
+        steps = [step for job in yaml.safe_load(block)["jobs"].values() for step in job["steps"]]
+        script = " ".join(step.get("run", "").replace("\\\n", " ") for step in steps)
+        (command,) = re.findall(r"hgpu bench compare[^\n]*", script)
+        options = re.findall(r"--[a-z]+", command)
+        assert options and all(option in known for option in options), options
