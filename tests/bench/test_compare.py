@@ -51,11 +51,13 @@ def test_a_faster_head_has_improved_and_the_same_one_is_ok(hgpu: Run, root: Path
 
 def test_noisy_runs_are_inconclusive_and_say_how_many_more(hgpu: Run, root: Path) -> None:
     noisy = Load(run_sd=0.08)
-    code, document = compared(hgpu, save_arm(root, BASE, noisy), save_arm(root, HEAD, noisy))
+    arms = save_arm(root, BASE, noisy), save_arm(root, HEAD, noisy)
+    code, document = compared(hgpu, *arms)
     assert (code, document["verdict"]) == (5, "inconclusive")
     row = rows(document)["tpot_p50"]
-    assert (row["verdict"] == "inconclusive" and row["low"] < -0.05) or row["high"] > 0.05
-    assert row["more_runs"] is None or row["more_runs"] > 0
+    assert row["verdict"] == "inconclusive" and (row["low"] < -0.05 or row["high"] > 0.05)
+    assert row["more_runs"] > 0
+    assert "more runs an arm may settle it" in hgpu("bench", "compare", *arms).stdout
 
 
 @pytest.mark.parametrize("runs", [1, 2])
