@@ -1,6 +1,7 @@
 # make demo        plans a service from estimates: no GPU, no network after the install
 # make demo-vllm   profiles, plans, deploys and measures a small model with real vLLM on this CPU
 # make check, make test, make test-vllm, make test-ray
+# make gate        holds hgpu's own plans, simulation and fit against blessed baselines
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ PIP_QUIET = --quiet --disable-pip-version-check
 BIN = $(VENV)/bin
 BIN_VLLM = $(VENV_VLLM)/bin
 
-.PHONY: demo demo-vllm report-picture check test test-vllm test-ray vllm format schemas clean
+.PHONY: demo demo-vllm report-picture check gate test test-vllm test-ray vllm format schemas clean
 
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" bash runs/demo.sh
@@ -27,6 +28,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+gate: $(VENV)/.installed
+	$(BIN)/python benchmarks/gate/own.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not vllm"

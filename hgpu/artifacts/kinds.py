@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hgpu.artifacts.manifest import Strict
 from hgpu.artifacts.payloads.bench import BenchPayload
+from hgpu.artifacts.payloads.comparison import ComparisonPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
@@ -32,6 +33,7 @@ KINDS = {
         Kind("deployment", 2, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
+        Kind("comparison", 1, ComparisonPayload),
     )
 }
 

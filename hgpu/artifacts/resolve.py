@@ -49,6 +49,14 @@ def resolve(root: Path, ref: str, kind: str | None = None, accept: Accept = lamb
     return artifact
 
 
+def resolve_all(root: Path, ref: str, kind: str | None = None) -> list[Artifact[Any]]:
+    """Return the artifacts that `ref` means: one, or all those that were blessed together as `@ref`."""
+    if not ref.startswith("@"):
+        return [resolve(root, ref, kind)]
+    folder, digests = _named(root, ref[1:], kind)
+    return [resolve(root, digest, folder) for digest in digests]
+
+
 def under_ci() -> bool:
     """Tell whether this is a CI run, where nothing may depend on what happens to be newest."""
     return os.environ.get("CI", "").lower() in ("1", "true", "yes")
@@ -97,6 +105,18 @@ def _latest(root: Path, kind: str | None, accept: Accept) -> Path:
 
 
 def _by_name(root: Path, name: str, kind: str | None) -> Path:
+    folder, digests = _named(root, name, kind)
+    if len(digests) > 1:
+        raise ArtifactError(
+            f"'@{name}' names {len(digests)} artifacts",
+            "one is needed here",
+            "name one of them by its digest",
+        )
+    return _by_prefix(root, digests[0], folder)
+
+
+def _named(root: Path, name: str, kind: str | None) -> tuple[str, list[str]]:
+    """Return the kind and the digests that a ref stands for."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise ArtifactError(
             f"'@{name}' is no ref", "a ref has letters, digits, '.', '_' and '-'", "see results/refs"
@@ -104,8 +124,9 @@ def _by_name(root: Path, name: str, kind: str | None) -> Path:
     for folder in [kind] if kind else list(KINDS):
         path = root / "refs" / folder / f"{name}.json"
         if path.is_file():
-            digest = str(json.loads(path.read_bytes())["digest"])
-            return _by_prefix(root, digest, folder)
+            document = json.loads(path.read_bytes())
+            digests = document["digests"] if "digests" in document else [document["digest"]]
+            return folder, [str(digest) for digest in digests]
     raise ArtifactError(
         f"no ref '@{name}'", f"nothing of that name under {root / 'refs'}", "bless an artifact first"
     )

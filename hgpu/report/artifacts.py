@@ -11,6 +11,7 @@ from hgpu.artifacts.lineage import Ancestor
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
+from hgpu.report.comparison import print_comparison
 from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
 from hgpu.report.plan import print_plan
@@ -61,6 +62,7 @@ PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "plan": print_plan,
     "latency": _print_latency,
     "simulation": print_simulation,
+    "comparison": print_comparison,
 }
 
 

@@ -7,6 +7,7 @@ from hgpu.artifacts.related import Related
 from hgpu.artifacts.store import Artifact
 from hgpu.report.html.anything import any_page
 from hgpu.report.html.blocks import Page
+from hgpu.report.html.comparison import comparison_page
 from hgpu.report.html.latency import latency_page
 from hgpu.report.html.load import load_page
 from hgpu.report.html.plan import plan_page
@@ -19,6 +20,7 @@ PAGES: dict[str, Callable[[Artifact[Any], Related], Page]] = {
     "latency": latency_page,
     "profile": profile_page,
     "load": load_page,
+    "comparison": comparison_page,
 }
 
 
