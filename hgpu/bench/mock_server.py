@@ -22,6 +22,7 @@ from hgpu.bench.timetable import Timetable
 
 FAULTS = ("", "429", "500", "stall", "half", "count", "drop", "error", "die")
 _NUMBERS = re.compile(rb'"max_tokens":\s?(\d+)')
+_FIRST_ID = re.compile(rb'"prompt":\[ *(\d+)')
 _LENGTH = re.compile(rb"content-length:\s?(\d+)", re.IGNORECASE)
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ndate: Mon, 01 Jan 2024 00:00:00 GMT\r\nserver: mock\r\n"
@@ -41,7 +42,10 @@ def _event(choices: str, usage: str = "null") -> bytes:
 _TOKEN = _event('{"index":0,"text":" word","logprobs":null,"finish_reason":null,"stop_reason":null}')
 _CHAT_ROLE = _event('{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}')
 _CHAT_TOKEN = _event('{"index":0,"delta":{"content":" word"},"finish_reason":null}')
-_ERROR = _chunk(b'data: {"error":{"message":"engine dead","code":500}}\n\n')
+_ERRORS = {
+    "error": _chunk(b'data: {"error":{"message":"engine dead","code":500}}\n\n'),
+    "vocabulary": _chunk(b'data: {"error":{"message":"Token id out of vocabulary","code":400}}\n\n'),
+}
 _DONE = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
@@ -55,6 +59,7 @@ class Behaviour:
     fault: str = ""
     every: int = 1
     template_tokens: int = 0
+    vocabulary: int = 1 << 30
 
 
 class Mock:
@@ -124,10 +129,15 @@ class Stream(asyncio.Protocol):
         head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         self.transport.write(head.encode() + body)
 
+    def beyond(self, body: bytes) -> str:
+        """Return the fault of a prompt whose first token id isn't in the vocabulary."""
+        first = _FIRST_ID.search(body) if self.mock.behaviour.vocabulary < 1 << 30 else None
+        return "vocabulary" if first and int(first[1]) >= self.mock.behaviour.vocabulary else ""
+
     def complete(self, head: bytes, body: bytes) -> None:
         """Answer a completion, or fail."""
         read_s = time.monotonic()
-        behaviour, fault = self.mock.behaviour, self.mock.fault()
+        behaviour, fault = self.mock.behaviour, self.mock.fault() or self.beyond(body)
         self.mock.prompts = [*self.mock.prompts[-99:], body[:4000].decode(errors="replace")]
         if fault == "die":
             signal.raise_signal(signal.SIGKILL)
@@ -174,8 +184,8 @@ class Answer:
         if self.fault == "half":
             self.stream.transport.write(self.token[: len(self.token) // 2])
             return
-        if self.fault == "error":
-            self.stream.transport.write(_ERROR + _DONE)
+        if self.fault in _ERRORS:
+            self.stream.transport.write(_ERRORS[self.fault] + _DONE)
             return
         self.next_s = time.monotonic()
         self.stream.mock.first_s.append(self.next_s - self.read_s)
@@ -222,6 +232,7 @@ def main() -> None:
     parser.add_argument("--fault", choices=FAULTS, default="")
     parser.add_argument("--every", type=int, default=1, help="every how manieth request fails")
     parser.add_argument("--template-tokens", type=int, default=0, help="that a chat template adds")
+    parser.add_argument("--vocabulary", type=int, default=1 << 30, help="token ids that there are")
     parser.add_argument("--certificate", help="PEM file with certificate and key: serve TLS")
     options = parser.parse_args()
     tls = None
@@ -235,6 +246,7 @@ def main() -> None:
         options.fault,
         options.every,
         options.template_tokens,
+        options.vocabulary,
     )
     asyncio.run(serve(behaviour, options.port, tls))
 

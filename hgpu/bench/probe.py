@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from hgpu.bench.arrivals import Schedule
+from hgpu.bench.exchange import SERVER_ERROR
 from hgpu.bench.outcomes import Outcomes
 from hgpu.bench.play import Job, play
 from hgpu.bench.prompts import Wording
@@ -30,11 +31,17 @@ def _ids(target: Target) -> Wording:
     for high_id in _HIGH_IDS:
         wanted = Wording(min(1000, high_id // 2), high_id)
         error = _ask(target, Wording(high_id - 1, high_id), 4).error[0]
-        if not error.startswith(("HTTP 400", "HTTP 422")):
+        if not _refuses(error):
             return wanted
     raise InvalidMeasurement(
         f"{target.url} refuses prompts of token ids", error, "try --api chat, or see the server's log"
     )
+
+
+def _refuses(error: str) -> bool:
+    """Tell whether a server doesn't know an id. vLLM says so in the stream, with status 200 before it."""
+    said_in_stream = error.startswith(SERVER_ERROR) and ("vocab" in error or "400" in error)
+    return said_in_stream or error.startswith(("HTTP 400", "HTTP 422"))
 
 
 def _letters(target: Target) -> Wording:

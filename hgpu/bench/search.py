@@ -3,7 +3,8 @@
 A rate gets a first look, long enough that a clean one passes, and a second where the first doesn't decide;
 each look may be wrong with half of the chance that the rate is allowed. A rate that stays undecided counts
 as one that doesn't pass, and so does one at which too many requests fail. A look that the harness spoiled
-is taken again, a few times; then it counts as not passed too, and voids the search.
+is taken again, a few times; then it counts as not passed too, and voids the search. So does a point of
+which no request came back: the server is gone, and the search ends.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from hgpu.artifacts.payloads.load import LoadPoint, SearchAnswer
-from hgpu.bench.arrivals import Load
+from hgpu.bench.arrivals import OPEN, Load
 from hgpu.bench.confidence import ALPHA, Verdict, objectives, requests_needed, slo_verdict
-from hgpu.core.errors import InputError
+from hgpu.core.errors import InputError, UnknownName
 from hgpu.core.slo import Slo
 
 LOOKS = 2
@@ -37,6 +38,8 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         """Refuse a search without an end, or without an aim."""
+        if self.arrivals not in OPEN:
+            raise UnknownName("arrival process", self.arrivals, OPEN)
         if not objectives(self.slo):
             raise InputError("a search needs an objective", "none is given", "add --slo-ttft-ms or another")
         if not (0 < self.start_rps <= self.max_rps and self.precision > 0):
@@ -59,18 +62,19 @@ class Search:
     points: list[LoadPoint] = field(default_factory=list)
     undecided: list[float] = field(default_factory=list)
     spoiled: list[LoadPoint] = field(default_factory=list)
+    server_gone: bool = False
     answer: SearchAnswer | None = None
 
     def run(self) -> SearchAnswer:
         """Return, and keep, the highest rate that passes, 0 where none does, and the lowest that doesn't."""
         low, high = 0.0, 0.0
         rate_rps = self.options.start_rps
-        while not (low and high) and self.provable(rate_rps) and rate_rps <= self.options.max_rps:
+        while not (low and high) and self.may_try(rate_rps):
             low, high = (rate_rps, high) if self.passes(rate_rps) else (low, rate_rps)
             rate_rps = low * 2 if not high else high / 2
             if not high and low < self.options.max_rps:
                 rate_rps = min(rate_rps, self.options.max_rps)
-        while low and high and high / low > 1 + self.options.precision:
+        while low and high and high / low > 1 + self.options.precision and not self.server_gone:
             middle = float(f"{sqrt(low * high):.4g}")
             low, high = (middle, high) if self.passes(middle) else (low, middle)
         self.answer = SearchAnswer(
@@ -78,9 +82,11 @@ class Search:
         )
         return self.answer
 
-    def provable(self, rate_rps: float) -> bool:
-        """Tell whether a rate could pass at all in the time that it may take."""
+    def may_try(self, rate_rps: float) -> bool:
+        """Tell whether a rate is within the limits, and could pass at all in the time that it may take."""
         options = self.options
+        if self.server_gone or rate_rps > options.max_rps:
+            return False
         longest_s = LOOKS * max(options.duration_s, options.max_duration_s)
         return rate_rps * longest_s >= requests_needed(options.slo, ALPHA / LOOKS)
 
@@ -90,7 +96,10 @@ class Search:
         requests = 0
         for _ in range(LOOKS):
             point = self.sound_look(rate_rps)
-            if not point.validity.valid:
+            if point.errors == point.requests:
+                self.spoiled.append(point)
+                self.server_gone = True
+            if not point.validity.valid or self.server_gone:
                 return False
             requests += point.requests
             for name in missed:
