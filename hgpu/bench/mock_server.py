@@ -4,7 +4,7 @@
 
 prints `listening on PORT`. It is raw asyncio, so that it is no slower than the client that is tested
 against it; each token is written for itself. `GET /mock/delays` tells what the delays really were, by the
-server's own clock.
+server's own clock, and `/mock/written` when the first token of each prompt went out.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import cast
 from hgpu.bench.timetable import Timetable
 
 FAULTS = ("", "429", "500", "stall", "half", "count", "drop", "error", "die")
+KEY_BYTES = 20  # of a prompt, that tell it from others
 _NUMBERS = re.compile(rb'"max_tokens":\s?(\d+)')
 _FIRST_ID = re.compile(rb'"prompt":\[ *(\d+)')
 _LENGTH = re.compile(rb"content-length:\s?(\d+)", re.IGNORECASE)
@@ -71,6 +72,7 @@ class Mock:
         self.random = random.Random(0)
         self.requests = 0
         self.first_s: list[float] = []  # from having read a request to having written its first token
+        self.written: list[tuple[str, float]] = []  # a prompt's beginning, when its first token was written
         self.prompts: list[str] = []  # the beginnings of the last prompts
 
     def fault(self) -> str:
@@ -118,6 +120,7 @@ class Stream(asyncio.Protocol):
             "/v1/models": {"data": [{"id": "mock"}]},
             "/version": {"version": "mock"},
             "/mock/delays": {"first_s": self.mock.first_s, "requests": self.mock.requests},
+            "/mock/written": self.mock.written,
             "/mock/prompts": self.mock.prompts,
         }
         self.answer(
@@ -157,7 +160,7 @@ class Stream(asyncio.Protocol):
 class Answer:
     """One stream of tokens."""
 
-    __slots__ = ("chat", "fault", "left", "next_s", "output", "prompt", "read_s", "stream", "token")
+    __slots__ = ("chat", "fault", "key", "left", "next_s", "output", "prompt", "read_s", "stream", "token")
 
     def __init__(self, stream: Stream, body: bytes, chat: bool, fault: str, read_s: float) -> None:
         tokens = _NUMBERS.search(body)
@@ -165,6 +168,8 @@ class Answer:
         self.output = int(tokens[1]) if tokens else 16
         self.prompt = self.prompt_tokens(body)
         self.left = self.output
+        start = body.find(b":[") + 2
+        self.key = body[start : start + KEY_BYTES].decode(errors="replace")
         self.token = _CHAT_TOKEN if chat else _TOKEN
 
     def prompt_tokens(self, body: bytes) -> int:
@@ -180,37 +185,35 @@ class Answer:
         """Write the head and the first token."""
         if self.stream.closed:
             return
-        self.stream.transport.write(_HEAD + (_CHAT_ROLE if self.chat else b""))
+        head = _HEAD + (_CHAT_ROLE if self.chat else b"")
         if self.fault == "half":
-            self.stream.transport.write(self.token[: len(self.token) // 2])
-            return
-        if self.fault in _ERRORS:
-            self.stream.transport.write(_ERRORS[self.fault] + _DONE)
-            return
-        self.next_s = time.monotonic()
-        self.stream.mock.first_s.append(self.next_s - self.read_s)
-        self.tokens()
+            self.stream.transport.write(head + self.token[: len(self.token) // 2])
+        elif self.fault in _ERRORS:
+            self.stream.transport.write(head + _ERRORS[self.fault] + _DONE)
+        else:
+            self.next_s = time.monotonic()
+            self.stream.mock.first_s.append(self.next_s - self.read_s)
+            self.stream.mock.written.append((self.key, self.next_s))
+            self.tokens(head)
 
-    def tokens(self) -> None:
-        """Write a token, and come back for the next."""
+    def tokens(self, head: bytes = b"") -> None:
+        """Write what is due, a token or all of them, and come back for the next."""
+        if self.stream.closed:
+            return
         gap_s = self.stream.mock.behaviour.gap_s
-        while not self.stream.closed:
-            if not self.left:
-                self.end()
-                return
-            self.stream.transport.write(self.token)
-            self.left -= 1
-            if gap_s and self.left:
-                self.next_s += gap_s
-                self.stream.mock.timetable.at(self.next_s, self.tokens)
-                return
+        due = 1 if gap_s else self.left
+        self.left -= due
+        self.stream.transport.write(head + self.token * due + (b"" if self.left else self.end()))
+        if self.left:
+            self.next_s += gap_s
+            self.stream.mock.timetable.at(self.next_s, self.tokens)
 
-    def end(self) -> None:
-        """Write the usage and the end."""
+    def end(self) -> bytes:
+        """Return the usage and the end."""
         output = self.output + (self.fault == "count")
         total = self.prompt + output
         counts = f'"prompt_tokens":{self.prompt},"total_tokens":{total},"completion_tokens":{output}'
-        self.stream.transport.write(_event("", f"{{{counts}}}") + _DONE)
+        return _event("", f"{{{counts}}}") + _DONE
 
 
 async def serve(behaviour: Behaviour, port: int, tls: ssl.SSLContext | None) -> None:
