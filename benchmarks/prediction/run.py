@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hgpu.bench.load import RequestResult, run_load
+from hgpu.bench.load import run_load
+from hgpu.bench.outcomes import Outcomes
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.catalog.models import load_model
 from hgpu.core.gpu import DType
@@ -77,14 +78,11 @@ def capacity_rps(latency: LatencyModel, lengths: str) -> float:
     return 400 / run.makespan_s
 
 
-def measured(results: list[RequestResult]) -> dict[str, np.ndarray]:
-    errors = [result.error for result in results if result.error]
+def measured(outcomes: Outcomes) -> dict[str, np.ndarray]:
+    errors = [error for error in outcomes.error if error]
     if errors:
         raise SystemExit(f"{len(errors)} requests failed; the first: {errors[0]}")
-    return {
-        "TTFT": np.array([result.ttft_s for result in results]),
-        "TPOT": np.array([result.tpot_s for result in results if result.output_tokens > 1]),
-    }
+    return {"TTFT": outcomes.ttft_s, "TPOT": outcomes.tpot_s[outcomes.output_tokens > 1]}
 
 
 def predicted(latency: LatencyModel, trace: Trace) -> dict[str, np.ndarray]:
@@ -153,7 +151,7 @@ def report(url: str, folder: Path, model: ModelSpec, seconds: float) -> None:
 def compare(url: str, latency: LatencyModel, trace: Trace, row: str) -> tuple[list[float], list[float]]:
     """Send a trace twice, simulate it, print a line for TTFT and one for TPOT, and return the errors."""
     name, seed = served_model(url), time.time_ns() % 2**32
-    runs = [measured(run_load(url, name, trace, VOCABULARY, seed + k, lambda _: None)) for k in (0, 1)]
+    runs = [measured(run_load(url, name, trace, VOCABULARY, seed + k)) for k in (0, 1)]
     simulated = predicted(latency, trace)
     off: list[float] = []
     again: list[float] = []

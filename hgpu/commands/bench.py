@@ -5,14 +5,22 @@ from typing import Annotated
 
 import typer
 
+from hgpu.commands.bench_run import run
+from hgpu.commands.bench_search import search
+from hgpu.commands.bench_selftest import selftest
 from hgpu.commands.options import RESULTS, Json, Results
 
-app = typer.Typer(add_completion=False, help="Measure a deployment against its plan.", no_args_is_help=True)
+app = typer.Typer(add_completion=False, help="Put load on a server.", no_args_is_help=True)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure a deployment against its plan."""
+    """Put load on a server: points of load, the highest rate within an objective, a plan's own workload."""
+
+
+app.command()(run)
+app.command()(search)
+app.command()(selftest)
 
 
 @app.command()

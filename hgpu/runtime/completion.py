@@ -40,6 +40,17 @@ def served_model(url: str, timeout_s: float = 30.0) -> str:
         raise EngineError(f"{url} serves no model", f"/v1/models says {document}") from error
 
 
+def served_engine(url: str, timeout_s: float = 10.0) -> str:
+    """Return what serves there and its version, such as `vllm 0.26.0`; empty where it doesn't say."""
+    try:
+        with _answer(url, "GET", "/v1/models", None, timeout_s) as response:
+            owner = str(_json(response.read())["data"][0].get("owned_by", ""))
+        with _answer(url, "GET", "/version", None, timeout_s) as response:
+            return f"{owner} {_json(response.read())['version']}".strip()
+    except (EngineError, KeyError, IndexError, TypeError, AttributeError):
+        return ""
+
+
 def complete(url: str, model: str, prompt: str, max_tokens: int, timeout_s: float = 120.0) -> Completion:
     """Stream one completion of at most `max_tokens` tokens.
 
@@ -87,11 +98,13 @@ def _answer(
     url: str, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
 ) -> Iterator[http.client.HTTPResponse]:
     where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout_s)
+    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+    connection = kind(where.hostname or "", where.port, timeout=timeout_s)
     key = api_key()
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     try:
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        text = None if body is None else json.dumps(body)
+        connection.request(method, where.path.rstrip("/") + path, text, headers)
         response = connection.getresponse()
         if response.status != 200:
             excerpt = response.read(500).decode(errors="replace")

@@ -35,7 +35,7 @@ def read_text(path: Path) -> str:
 
 
 def _not_text(path: Path, why: str) -> InputError:
-    return InputError(f"trace {path} isn't text", why, "give an Azure CSV or a Mooncake JSONL file in UTF-8")
+    return InputError(f"trace {path} isn't text", why, "give a trace of a known format in UTF-8")
 
 
 def bad_row(path: Path, line: int, why: str, fix: str, field: str = "") -> InputError:

@@ -5,18 +5,24 @@ from pathlib import Path
 
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.workloads.azure import looks_like_azure, read_azure_csv
+from hgpu.workloads.burstgpt import looks_like_burstgpt, read_burstgpt_csv
 from hgpu.workloads.fields import read_text
 from hgpu.workloads.mooncake import looks_like_mooncake, read_mooncake_jsonl
+from hgpu.workloads.sharegpt import looks_like_sharegpt, read_sharegpt_json
 from hgpu.workloads.trace import Trace
 
 READERS: dict[str, Callable[[Path], Trace]] = {
     "azure": read_azure_csv,
+    "burstgpt": read_burstgpt_csv,
     "mooncake": read_mooncake_jsonl,
+    "sharegpt": read_sharegpt_json,
 }
 
 _SIGNS: dict[str, Callable[[str], bool]] = {
     "azure": looks_like_azure,
+    "burstgpt": looks_like_burstgpt,
     "mooncake": looks_like_mooncake,
+    "sharegpt": looks_like_sharegpt,
 }
 
 

@@ -82,7 +82,7 @@ def test_format_shows_in_the_content(tmp_path: Path, content: str, name: str) ->
     path = write(tmp_path, content)
     assert detect_format(path) == name
     assert read_trace(str(path), name).name == "trace"
-    assert set(READERS) == {"azure", "mooncake"}
+    assert set(READERS) == {"azure", "burstgpt", "mooncake", "sharegpt"}
 
 
 @pytest.mark.parametrize("content", ["", " \n\n", "\ufeff"])
@@ -102,7 +102,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_unknown_format(tmp_path: Path) -> None:
     text = refusal(write(tmp_path, "id,prompt\n1,hello\n"))
-    assert "id,prompt" in text and "azure, mooncake" in text
+    assert "id,prompt" in text and ", ".join(sorted(READERS)) in text
     assert "line 1" in refusal(write(tmp_path, '{"prompt": "hello"}\n'))
     with pytest.raises(UnknownName) as caught:
         read_trace(write(tmp_path, AZURE), "azur")

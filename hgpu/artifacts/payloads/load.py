@@ -62,11 +62,23 @@ class Selftest(Strict):
     machine: str
 
 
+class SearchAnswer(Strict):
+    """The highest rate that kept the objectives, 0 where none did, and the lowest that didn't, in requests/s.
+
+    At `undecided_rps` too few requests were sent to tell; they count as not kept.
+    """
+
+    highest_rps: float
+    failed_rps: float | None
+    undecided_rps: list[float]
+
+
 class LoadPayload(Strict):
     """Points of load on one server. `comparability` is what must be the same for two of them to be compared.
 
     Its keys: gpu, gpu_count, driver, engine, engine_args, model, model_revision, dtype, api, workload (a
-    digest of lengths, arrivals, seeds and points); empty where unknown.
+    digest of lengths, arrivals, seeds and points); empty where unknown. `search` is there where a search
+    chose the points.
     """
 
     url: str
@@ -77,3 +89,4 @@ class LoadPayload(Strict):
     points: list[LoadPoint]
     selftest: Selftest | None
     comparability: dict[str, str]
+    search: SearchAnswer | None = None
