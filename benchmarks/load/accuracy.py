@@ -18,8 +18,8 @@ import urllib.request
 import numpy as np
 
 from hgpu.bench.arrivals import Load, schedule
+from hgpu.bench.mock_answer import KEY_BYTES
 from hgpu.bench.mock_process import apart, mock_server
-from hgpu.bench.mock_server import KEY_BYTES
 from hgpu.bench.play import Job, play
 from hgpu.bench.prompts import Prompts, Wording
 from hgpu.bench.selftest import LENGTHS, selftest

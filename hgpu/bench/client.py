@@ -39,7 +39,15 @@ class Connection(asyncio.BufferedProtocol):
         self.busy = exchange
         self._message = message
         self._response.begin(exchange)
-        self._transport.write(message)
+        if self.closing:  # a server that accepts and hangs up
+            self.fail(CLOSED_EARLY)
+        else:
+            self._transport.write(message)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the server, or an error, has ended the connection."""
+        return self._transport.is_closing()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go."""
@@ -127,9 +135,11 @@ class Client:
 
     def send(self, exchange: Exchange, message: bytes) -> None:
         """Send on an idle connection, or on a new one."""
-        if self.idle:
-            self.idle.pop().send(exchange, message)
-            return
+        while self.idle:
+            connection = self.idle.pop()
+            if not connection.closing:
+                connection.send(exchange, message)
+                return
         task = self._loop.create_task(self._connect_and_send(exchange, message))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)

@@ -10,75 +10,17 @@ server's own clock, and `/mock/written` when the first token of each prompt went
 import argparse
 import asyncio
 import json
-import random
 import re
 import signal
 import ssl
 import time
-from dataclasses import dataclass
 from typing import cast
 
-from hgpu.bench.timetable import Timetable
+from hgpu.bench.mock_answer import Answer, Behaviour, Mock
 
 FAULTS = ("", "429", "500", "stall", "half", "count", "drop", "error", "die")
-KEY_BYTES = 20  # of a prompt, that tell it from others
-_NUMBERS = re.compile(rb'"max_tokens":\s?(\d+)')
 _FIRST_ID = re.compile(rb'"prompt":\[ *(\d+)')
 _LENGTH = re.compile(rb"content-length:\s?(\d+)", re.IGNORECASE)
-_HEAD = (
-    b"HTTP/1.1 200 OK\r\ndate: Mon, 01 Jan 2024 00:00:00 GMT\r\nserver: mock\r\n"
-    b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-)
-
-
-def _chunk(text: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(text), text)
-
-
-def _event(choices: str, usage: str = "null") -> bytes:
-    named = '"id":"cmpl-0123456789abcdef","object":"text_completion","created":1700000000,"model":"mock"'
-    return _chunk(f'data: {{{named},"choices":[{choices}],"usage":{usage}}}\n\n'.encode())
-
-
-_TOKEN = _event('{"index":0,"text":" word","logprobs":null,"finish_reason":null,"stop_reason":null}')
-_CHAT_ROLE = _event('{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}')
-_CHAT_TOKEN = _event('{"index":0,"delta":{"content":" word"},"finish_reason":null}')
-_ERRORS = {
-    "error": _chunk(b'data: {"error":{"message":"engine dead","code":500}}\n\n'),
-    "vocabulary": _chunk(b'data: {"error":{"message":"Token id out of vocabulary","code":400}}\n\n'),
-}
-_DONE = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """Seconds to the first token (up to `jitter_s` more, uniform), between two; every `every`-th fails."""
-
-    first_s: float = 0.0
-    jitter_s: float = 0.0
-    gap_s: float = 0.0
-    fault: str = ""
-    every: int = 1
-    template_tokens: int = 0
-    vocabulary: int = 1 << 30
-
-
-class Mock:
-    """What all connections share."""
-
-    def __init__(self, behaviour: Behaviour, loop: asyncio.AbstractEventLoop) -> None:
-        self.behaviour = behaviour
-        self.timetable = Timetable(loop)
-        self.random = random.Random(0)
-        self.requests = 0
-        self.first_s: list[float] = []  # from having read a request to having written its first token
-        self.written: list[tuple[str, float]] = []  # a prompt's beginning, when its first token was written
-        self.prompts: list[str] = []  # the beginnings of the last prompts
-
-    def fault(self) -> str:
-        """Count a request and return how it is to fail."""
-        self.requests += 1
-        return self.behaviour.fault if self.requests % self.behaviour.every == 0 else ""
 
 
 class Stream(asyncio.Protocol):
@@ -87,15 +29,10 @@ class Stream(asyncio.Protocol):
     def __init__(self, mock: Mock) -> None:
         self.mock = mock
         self.pending = b""
-        self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way to write."""
         self.transport = cast(asyncio.Transport, transport)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Stop answering."""
-        self.closed = True
 
     def data_received(self, data: bytes) -> None:
         """Answer once a request is whole."""
@@ -149,71 +86,12 @@ class Stream(asyncio.Protocol):
         elif fault == "drop":
             self.transport.abort()
         elif fault != "stall":
-            answer = Answer(self, body, b"/chat/" in head[:60], fault, read_s)
+            answer = Answer(self.mock, self.transport, body, b"/chat/" in head[:60], fault, read_s)
             delay_s = behaviour.first_s + self.mock.random.uniform(0.0, behaviour.jitter_s)
             if delay_s:
                 self.mock.timetable.at(read_s + delay_s, answer.first)
             else:
                 answer.first()
-
-
-class Answer:
-    """One stream of tokens."""
-
-    __slots__ = ("chat", "fault", "key", "left", "next_s", "output", "prompt", "read_s", "stream", "token")
-
-    def __init__(self, stream: Stream, body: bytes, chat: bool, fault: str, read_s: float) -> None:
-        tokens = _NUMBERS.search(body)
-        self.stream, self.chat, self.fault, self.read_s = stream, chat, fault, read_s
-        self.output = int(tokens[1]) if tokens else 16
-        self.prompt = self.prompt_tokens(body)
-        self.left = self.output
-        start = body.find(b":[") + 2
-        self.key = body[start : start + KEY_BYTES].decode(errors="replace")
-        self.token = _CHAT_TOKEN if chat else _TOKEN
-
-    def prompt_tokens(self, body: bytes) -> int:
-        """Count token ids, or letters and what a template would add."""
-        if not self.chat:
-            start = body.find(b"[")
-            return body.count(b",", start, body.find(b"]", start)) + 1
-        start = body.find(b'"content":"') + 11
-        letters = body.count(b" ", start, body.find(b'"', start))
-        return letters + self.stream.mock.behaviour.template_tokens
-
-    def first(self) -> None:
-        """Write the head and the first token."""
-        if self.stream.closed:
-            return
-        head = _HEAD + (_CHAT_ROLE if self.chat else b"")
-        if self.fault == "half":
-            self.stream.transport.write(head + self.token[: len(self.token) // 2])
-        elif self.fault in _ERRORS:
-            self.stream.transport.write(head + _ERRORS[self.fault] + _DONE)
-        else:
-            self.next_s = time.monotonic()
-            self.stream.mock.first_s.append(self.next_s - self.read_s)
-            self.stream.mock.written.append((self.key, self.next_s))
-            self.tokens(head)
-
-    def tokens(self, head: bytes = b"") -> None:
-        """Write what is due, a token or all of them, and come back for the next."""
-        if self.stream.closed:
-            return
-        gap_s = self.stream.mock.behaviour.gap_s
-        due = 1 if gap_s else self.left
-        self.left -= due
-        self.stream.transport.write(head + self.token * due + (b"" if self.left else self.end()))
-        if self.left:
-            self.next_s += gap_s
-            self.stream.mock.timetable.at(self.next_s, self.tokens)
-
-    def end(self) -> bytes:
-        """Return the usage and the end."""
-        output = self.output + (self.fault == "count")
-        total = self.prompt + output
-        counts = f'"prompt_tokens":{self.prompt},"total_tokens":{total},"completion_tokens":{output}'
-        return _event("", f"{{{counts}}}") + _DONE
 
 
 async def serve(behaviour: Behaviour, port: int, tls: ssl.SSLContext | None) -> None:

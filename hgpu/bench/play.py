@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import importlib.util
+import resource
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -45,6 +46,7 @@ def play(job: Job, started_s: float, finished: Callable[[int], None] = lambda _:
 
     `finished` hears now and then how many have ended. Returns when all have, each in `timeout_s` at most.
     """
+    _allow_connections()
     gc.collect()
     gc.disable()  # a collection stops the world for longer than a token takes
     try:
@@ -58,6 +60,13 @@ def run_in_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     factory = import_module("uvloop").new_event_loop if importlib.util.find_spec("uvloop") else None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())
+
+
+def _allow_connections() -> None:
+    """Raise the limit on open files as far as the system lets us: a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Play:

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +21,7 @@ from hgpu.artifacts.payloads.load import REQUESTS_FILE
 from hgpu.artifacts.store import load
 from hgpu.bench.mock_process import mock_server
 
+T = TypeVar("T")
 # A busy machine makes the generator late; these tests aren't about that.
 LATE = ("--max-lag-ms", "5000", "--no-selftest")
 
@@ -91,7 +94,30 @@ def test_a_killed_run_goes_on_after_its_last_finished_point(hgpu: Run, tmp_path:
     assert table["sent_s"].to_pylist()[: len(kept)] == kept
 
 
-def until(look: Callable[[], list[Path]], at_least: int) -> list[Path]:
+def test_workers_do_not_outlive_a_killed_run(tmp_path: Path) -> None:
+    with mock_server("--first-ms", "5") as url:
+        words = ("--rate", "40", "--duration", "60", "--workers", "2", "--lengths", "fixed:16x4", *LATE)
+        command = [sys.executable, "-m", "hgpu", "bench", "run", url, *words]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        workers = until(lambda: psutil.Process(process.pid).children(), at_least=2)
+        until(lambda: [worker for worker in workers if worker.net_connections()], at_least=2)
+        process.kill()
+        process.wait()
+        assert not psutil.wait_procs(workers, timeout=20)[1]
+
+
+def test_verify_sets_a_plan_beside_what_it_does(hgpu: Run) -> None:
+    assert hgpu("init", "serve", "--out", "spec.yaml").returncode == 0
+    plan = told(hgpu("plan", "spec.yaml", "--estimate", "--json"))
+    with mock_server("--first-ms", "20", "--gap-ms", "1") as url:
+        done = hgpu("bench", "verify", "latest", url, "--duration", "3", "--json")
+    row = told(done, done.returncode)["rows"][0]
+    assert done.returncode == 0 or "harness" in done.stderr, done.stderr
+    assert row["errors"] == 0 and row["ttft_s"]["p50"] > 0.02 and row["tpot_s"]["p50"] > 0.001
+    assert row["rate_rps"] == pytest.approx(sum(pool["rate_rps"] for pool in plan["predicted"]))
+
+
+def until(look: Callable[[], list[T]], at_least: int) -> list[T]:
     deadline = time.monotonic() + 60
     while len(found := look()) < at_least:
         assert time.monotonic() < deadline

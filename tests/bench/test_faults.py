@@ -1,7 +1,11 @@
 """A server that fails in every known way: the load ends, and says what was wrong."""
 
+import socket
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +44,33 @@ def test_a_server_that_dies_costs_what_comes_after_it() -> None:
         outcomes = sent(url, constant(50.0, 20), timeout_s=5.0)
     kinds = Counter(map(kind_of, outcomes.error))
     assert kinds[""] >= 8 and set(kinds) <= {"", "closed early", "connect"} and outcomes.requests == 20
+
+
+@contextmanager
+def hanging_up() -> Iterator[str]:
+    """A server that accepts every connection and closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield local_url(server.getsockname()[1])
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_server_that_hangs_up_is_not_waited_for() -> None:
+    with hanging_up() as url:
+        begun = time.monotonic()
+        outcomes = sent(url, constant(100.0, 30), timeout_s=20.0)
+        assert time.monotonic() - begun < 10
+    assert set(map(kind_of, outcomes.error)) == {"closed early"} and outcomes.requests == 30
 
 
 def test_a_closed_loop_does_not_storm_a_server_that_is_not_there() -> None:
