@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests_types import Run
@@ -22,6 +23,17 @@ offers: {{clouds: [aws]}}
 
 
 @pytest.mark.vllm
+def measured(hgpu: Run, plan: str, url: str) -> dict[str, Any]:
+    """A valid measurement: one that a busy moment of this machine made the harness late in is taken again."""
+    for _ in range(4):
+        done = hgpu("bench", "verify", plan, url, "--duration", "10", "--json")
+        if done.returncode == 0:
+            document: dict[str, Any] = json.loads(done.stdout)
+            return document
+        assert done.returncode == 4 and "late at p99" in done.stderr, done.stderr
+    raise AssertionError(f"the harness was late four times: {done.stderr}")
+
+
 def test_profile_fit_plan_deploy_verify_and_destroy(hgpu: Run, small_model: Path, tmp_path: Path) -> None:
     def call(*words: str) -> dict[str, object]:
         done = hgpu(*words, "--json")
@@ -44,7 +56,7 @@ def test_profile_fit_plan_deploy_verify_and_destroy(hgpu: Run, small_model: Path
         assert deployed["changed"] and deployed["completion"]["tokens"] > 0
         again = call("deploy", plan["digest"][:12], "--load-format", "dummy")
         assert not again["changed"] and again["digest"] == deployed["digest"]
-        bench = call("bench", "verify", plan["digest"][:12], deployed["front_url"], "--duration", "10")
+        bench = measured(hgpu, plan["digest"][:12], deployed["front_url"])
         row = bench["rows"][0]
         assert row["errors"] == 0 and row["requests"] >= 3
         assert row["ttft_s"]["mean"] > 0 and row["predicted_ttft_mean_s"] > 0

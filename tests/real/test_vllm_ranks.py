@@ -36,7 +36,7 @@ def job(tmp_path: Path) -> VllmJob:
     folder = make_tiny_model(tmp_path / "even", hidden_size=256, layers=4)
     model = load_model(str(folder), DType.FP32)
     point = OperatingPoint(CPU.name, 2, dtype=DType.FP32, engine=ENGINE)
-    return VllmJob(str(folder), model, CPU, point, "dummy", 12, 4, 64, cores=CORES[:2], point_limit_s=60)
+    return VllmJob(str(folder), model, CPU, point, "dummy", 100, 4, 64, cores=CORES[:2], point_limit_s=60)
 
 
 def test_two_ranks_are_measured_and_one_that_dies_costs_its_point(job: VllmJob, tmp_path: Path) -> None:
