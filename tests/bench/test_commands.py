@@ -113,7 +113,9 @@ def test_verify_sets_a_plan_beside_what_it_does(hgpu: Run) -> None:
         done = hgpu("bench", "verify", "latest", url, "--duration", "3", "--json")
     row = told(done, done.returncode)["rows"][0]
     assert done.returncode == 0 or "harness" in done.stderr, done.stderr
-    assert row["errors"] == 0 and row["ttft_s"]["p50"] > 0.02 and row["tpot_s"]["p50"] > 0.001
+    assert (
+        row["errors"] == 0 and row["ttft_s"]["p50"] > 0.02 and row["tpot_s"]["p50"] > 0.9e-3
+    )  # a first token that is read late is taken off the rest
     assert row["rate_rps"] == pytest.approx(sum(pool["rate_rps"] for pool in plan["predicted"]))
 
 

@@ -22,7 +22,6 @@ offers: {{clouds: [aws]}}
 """
 
 
-@pytest.mark.vllm
 def measured(hgpu: Run, plan: str, url: str) -> dict[str, Any]:
     """A valid measurement: one that a busy moment of this machine made the harness late in is taken again."""
     for _ in range(4):
@@ -34,6 +33,7 @@ def measured(hgpu: Run, plan: str, url: str) -> dict[str, Any]:
     raise AssertionError(f"the harness was late four times: {done.stderr}")
 
 
+@pytest.mark.vllm
 def test_profile_fit_plan_deploy_verify_and_destroy(hgpu: Run, small_model: Path, tmp_path: Path) -> None:
     def call(*words: str) -> dict[str, object]:
         done = hgpu(*words, "--json")
