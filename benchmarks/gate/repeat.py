@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from typing import Any
 
 
 def main() -> None:
@@ -31,8 +32,10 @@ def main() -> None:
                 arms.reverse()  # A B B A: a drift of the machine favours neither arm
             row = compared(folder, *arms)
             verdicts[row["verdict"]] += 1
-            changes = ", ".join(f"{r['metric']} {r['change']:+.1%}" for r in row["rows"] if r["confirmatory"])
-            print(f"| {number + 1} | {row['verdict']} | {changes} |", flush=True)
+            deciding = [r for r in row["rows"] if r["confirmatory"] and r["change"] is not None]
+            changes = ", ".join(f"{r['metric']} {r['change']:+.1%}" for r in deciding)
+            why = "" if changes else "; ".join(row["reasons"])
+            print(f"| {number + 1} | {row['verdict']} | {changes or why} |", flush=True)
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())))
 
 
@@ -48,12 +51,12 @@ def sent(folder: str, given: argparse.Namespace) -> str:
     raise SystemExit(done.stderr)
 
 
-def compared(folder: str, base: str, head: str) -> dict[str, list[dict[str, float]]]:
+def compared(folder: str, base: str, head: str) -> dict[str, Any]:
     """Compare two arms; their seeds differ, so their workloads do, and that is accepted."""
     done = hgpu(folder, "bench", "compare", base, head, "--allow", "workload", "--json")
     if not done.stdout.startswith("{"):
         raise SystemExit(done.stderr)
-    document: dict[str, list[dict[str, float]]] = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
