@@ -68,7 +68,7 @@ def plan(
     from hgpu.commands.planning import Asked, melange_plan, spec_plans
     from hgpu.core.errors import InputError
     from hgpu.report.output import print_json
-    from hgpu.report.plan import plan_json, print_plan
+    from hgpu.report.plan import plans_json, print_plans
     from hgpu.report.sweep import cell_json, draw_sweep, print_sweep
 
     if bool(spec) == (melange is not None):
@@ -77,23 +77,23 @@ def plan(
         )
     if melange is not None:
         artifact = melange_plan(melange, results)
-        print_json(plan_json(artifact)) if json else print_plan(artifact)
+        print_json(plans_json([artifact])) if json else print_plans([artifact])
         return
     asked = Asked(
-        spec or [],
-        results,
-        latency or [],
-        estimate,
-        gap,
-        time_limit,
-        confidence,
-        explain,
-        refine,
-        prove,
-        trace,
-        requests,
-        current,
-        change_cost,
+        specs=spec or [],
+        root=results,
+        refs=latency or [],
+        estimate=estimate,
+        gap=gap,
+        time_limit_s=time_limit,
+        confidence=confidence,
+        explain=explain,
+        refine=refine,
+        prove=prove,
+        trace=trace,
+        requests=requests,
+        current=current,
+        change_usd_per_hour=change_cost,
     )
     if sweep and len(asked.specs) > 1:
         raise InputError("a sweep is of one spec", f"{len(asked.specs)} are given", "sweep one at a time")
@@ -104,11 +104,6 @@ def plan(
         print_json({"sweep": [cell_json(cell) for cell in cells]}) if json else print_sweep(cells)
         return
     plans = [cell.plan for cell in cells]
-    documents = [plan_json(artifact) for artifact in plans]
-    if json:
-        print_json(documents[0] if len(documents) == 1 else {"plans": documents})
-    else:
-        for artifact in plans:
-            print_plan(artifact)
+    print_json(plans_json(plans)) if json else print_plans(plans)
     if any(artifact.payload.proof and not artifact.payload.proof.held for artifact in plans):
         raise typer.Exit(3)

@@ -12,6 +12,18 @@ from hgpu.report.explanation import explanation_tables, proof_tables, proof_text
 from hgpu.report.output import console, ms, table, usd
 
 
+def plans_json(plans: Sequence[Artifact[PlanPayload]]) -> dict[str, Any]:
+    """Return the document of a lone plan as it is, that of several under `plans`."""
+    documents = [plan_json(artifact) for artifact in plans]
+    return documents[0] if len(documents) == 1 else {"plans": documents}
+
+
+def print_plans(plans: Sequence[Artifact[PlanPayload]]) -> None:
+    """Print plans one after the other."""
+    for artifact in plans:
+        print_plan(artifact)
+
+
 def plan_json(artifact: Artifact[PlanPayload]) -> dict[str, Any]:
     """Return the payload with the artifact's digest and the solver's seconds."""
     document = artifact.payload.model_dump(mode="json")

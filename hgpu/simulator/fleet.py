@@ -12,6 +12,7 @@ from random import Random
 
 import numpy as np
 
+from hgpu.artifacts.payloads.simulation import PoolRow
 from hgpu.core.errors import UnknownName
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.step import LatencyModel
@@ -66,27 +67,6 @@ class Fleet:
         return replace(self, pools=pools)
 
 
-@dataclass(frozen=True, slots=True)
-class PoolRun:
-    """What a pool did.
-
-    `utilization` is the part of the run that an engine was computing, on average over the engines;
-    `mean_batch` the sequences of a step, on average; `max_kv_share` the largest part of any engine's KV
-    cache that was in use; `hit_share` the part of all prompt tokens that was found in the cache (None without
-    prefix caching).
-    """
-
-    name: str
-    engines: int
-    requests: int
-    rejected: int
-    utilization: float
-    mean_batch: float
-    max_kv_share: float
-    preemptions: int
-    hit_share: float | None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class FleetRun:
     """Times of the requests that were served, in order of arrival, and what each pool did.
@@ -103,7 +83,7 @@ class FleetRun:
     requests: int
     tier_requests: tuple[int, ...]
     makespan_s: float
-    pools: tuple[PoolRun, ...]
+    pools: tuple[PoolRow, ...]
 
     @property
     def rejected(self) -> int:
@@ -142,7 +122,7 @@ def replay(
         trace.requests,
         tuple(int((tiers == tier).sum()) + outside for tier in range(len(fleet.routing.tiers))),
         makespan_s,
-        tuple(_pool_run(pool, made, makespan_s) for pool, made in zip(fleet.pools, played, strict=True)),
+        tuple(_pool_row(pool, made, makespan_s) for pool, made in zip(fleet.pools, played, strict=True)),
     )
 
 
@@ -190,12 +170,12 @@ def _times(runs: list[EngineRun], order: Ints) -> RequestTimes:
     )
 
 
-def _pool_run(pool: EnginePool, played: _Played, makespan_s: float) -> PoolRun:
+def _pool_row(pool: EnginePool, played: _Played, makespan_s: float) -> PoolRow:
     runs = played.runs
     steps = sum(run.steps for run in runs)
     engine_s = pool.engines * makespan_s
-    return PoolRun(
-        name=pool.name,
+    return PoolRow(
+        pool=pool.name,
         engines=pool.engines,
         requests=len(played.numbers),
         rejected=played.rejected,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hgpu.artifacts.payloads.plan import PlanPayload
-from hgpu.artifacts.payloads.simulation import ObjectiveRow, PoolRow, RunRow, SimulationPayload, Spread
+from hgpu.artifacts.payloads.simulation import ObjectiveRow, RunRow, SimulationPayload, Spread
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.provenance import Provenance, weakest
@@ -13,7 +13,7 @@ from hgpu.core.step import LatencyModel
 from hgpu.core.workload import Workload
 from hgpu.simulator.attainment import Attained, Attainment, attainment
 from hgpu.simulator.balance import DEFAULT_BALANCER
-from hgpu.simulator.fleet import EnginePool, Fleet, FleetRun, PoolRun, replay
+from hgpu.simulator.fleet import EnginePool, Fleet, FleetRun, replay
 from hgpu.simulator.result import Measure, RequestTimes
 from hgpu.simulator.routing import Routing
 from hgpu.workloads.replay import poisson_trace
@@ -170,7 +170,7 @@ def _run_row(promise: Promise, fleet: Fleet, run: FleetRun, multiplier: float, l
         usd_per_hour=fleet.usd_per_hour,
         usd_per_million_output_tokens=_per_million(usd, output_tokens),
         usd_per_million_tokens=_per_million(usd, output_tokens + int(run.input_tokens.sum())),
-        pools=[_pool_row(row) for row in run.pools],
+        pools=list(run.pools),
     )
 
 
@@ -195,12 +195,6 @@ def _objective_row(tier: str, row: Attained) -> ObjectiveRow:
         percentile=row.objective.percentile,
         attainment=row.share,
         met=row.met,
-    )
-
-
-def _pool_row(row: PoolRun) -> PoolRow:
-    return PoolRow(
-        pool=row.name, **{name: getattr(row, name) for name in PoolRun.__slots__ if name != "name"}
     )
 
 

@@ -26,9 +26,12 @@ class ObjectiveRow(Strict):
 
 
 class PoolRow(Strict):
-    """What a pool did; `utilization` and `max_kv_share` are parts of 1, `mean_batch` is in sequences.
+    """What a pool did.
 
-    `hit_share` is the part of all prompt tokens that was found in the cache, None without prefix caching.
+    `utilization` is the part of the run that an engine was computing, on average over the engines;
+    `mean_batch` the sequences of a step, on average; `max_kv_share` the largest part of any engine's KV
+    cache that was in use; `hit_share` the part of all prompt tokens that was found in the cache (None without
+    prefix caching).
     """
 
     pool: str
