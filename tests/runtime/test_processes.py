@@ -33,7 +33,7 @@ def started(tmp_path):
 
 def wait_for_line(log):
     deadline = time.monotonic() + 10
-    while not (log.exists() and log.read_text()):
+    while not (log.exists() and log.read_text().endswith("\n")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
