@@ -17,7 +17,7 @@ from hgpu.solvers.problem import Problem, Solution, Status
 BUCKETS = (10, 30, 100, 300, 1000, 3000, 10_000)
 COLUMNS = 10
 LARGE = (1000, 100)
-CAPS = {1: 3, 10: 10, 30: 20, 100: 60}  # times the rate: machines of each type but the dearest
+CAPS = {1: 3, 2: 4, 5: 6, 10: 10, 30: 20, 100: 60}  # times the rate: machines of each type but the dearest
 PICTURE = Path(__file__).with_name("growth.png")
 
 

@@ -48,7 +48,7 @@ def _counts(layout: Layout, answer: Answer) -> tuple[list[int], list[int]]:
 def _shares(problem: Problem, layout: Layout, answer: Answer) -> Floats:
     shares = np.zeros((len(problem.rates_rps), len(problem.columns)))
     matrix = layout.matrix
-    shares[layout.share_buckets, matrix.share_columns] = answer.values[matrix.shares]
+    shares[matrix.share_buckets, matrix.share_columns] = answer.values[matrix.shares]
     return shares
 
 

@@ -1,26 +1,22 @@
 """HiGHS on a matrix: the only file that knows the solver.
 
-A large program is first solved without whole numbers, which takes a fraction of a second. Shares whose
-reduced cost is high there, and columns that little goes to, are unlikely to be used: the whole-number
-search leaves them out, and the bound without whole numbers, which holds for all of them, says how far
-off that answer can be. Only where this isn't within the wanted gap is everything searched.
+A large program is first solved without whole numbers, which takes a fraction of a second. Its bound holds
+for every answer, so a search of a part of the variables (`hgpu/solvers/parts.py`) may prove its own answer
+to be near enough. Where none does, everything is searched, from the best answer of a part.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from hgpu.core.errors import HgpuError
 from hgpu.solvers.matrix import Floats, Ints, Matrix
+from hgpu.solvers.parts import parts_of
 
 LARGE = 20_000  # variables, from which on a part of them is searched first
-SHARE_PARTS = (0.1, 0.35)  # of the shares, by reduced cost: what serves where much of everything is rented
-COLUMN_PARTS = (8, 16)  # columns, by what the relaxation spends on them: where little is
 PART_OF_TIME = 0.25  # that one of these searches may take
 SHORTEST_S = 0.1  # of a search, where earlier ones used up the time
 
@@ -56,7 +52,7 @@ def minimize(matrix: Matrix, gap: float, time_limit_s: float) -> Answer:
     if relaxed.outcome is Outcome.INFEASIBLE:
         return relaxed
     best = Answer(Outcome.NOTHING, np.zeros(0), np.inf, relaxed.cost)
-    for keep in _parts(matrix, relaxed.values, reduced_costs):
+    for keep in parts_of(matrix, relaxed.values, reduced_costs):
         left_s = min(ends_s - time.perf_counter(), PART_OF_TIME * time_limit_s)
         found = _run(matrix, gap / 2, max(left_s, SHORTEST_S), keep)
         if found.cost < best.cost:
@@ -71,22 +67,6 @@ def minimize(matrix: Matrix, gap: float, time_limit_s: float) -> Answer:
     best = _answered(replace(min(best, found, key=lambda answer: answer.cost), bound=bound), time_limit_s)
     near = best.cost - bound <= gap * abs(best.cost)
     return replace(best, outcome=Outcome.PROVEN if near else best.outcome)
-
-
-def _parts(matrix: Matrix, values: Floats, reduced_costs: Floats) -> Iterator[Ints]:
-    """Yield parts of the variables to search, those that take the least time first."""
-    shares, others = matrix.shares, np.setdiff1d(np.arange(matrix.variables), matrix.shares)
-    ranks = np.argsort(reduced_costs[shares], kind="stable")
-    by_share = [np.union1d(others, shares[ranks[: int(part * len(shares))]]) for part in SHARE_PARTS]
-    load = np.zeros(matrix.share_columns.max() + 1)
-    np.add.at(load, matrix.share_columns, values[shares])
-    order = np.argsort(-load, kind="stable")
-    by_column = [
-        np.union1d(others, shares[np.isin(matrix.share_columns, order[:most])])
-        for most in COLUMN_PARTS
-        if most < len(order)
-    ]
-    yield from (part for pair in zip_longest(by_share, by_column) for part in pair if part is not None)
 
 
 def _relax(matrix: Matrix, time_limit_s: float) -> tuple[Answer, Floats]:

@@ -17,12 +17,14 @@ Ints = NDArray[np.int64]
 class Matrix:
     """min cost·v subject to row_lower ≤ A·v ≤ row_upper and 0 ≤ v ≤ upper, some v whole.
 
-    `shares` are the variables that are shares of a bucket, `share_columns` the column that each goes to.
+    `shares` are the variables that are shares of a bucket: `share_buckets` of which, `share_columns` to
+    which column each goes.
     """
 
     variables: int = 0
     rows: int = 0
     shares: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    share_buckets: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     share_columns: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     _costs: list[Floats] = field(default_factory=list)
     _uppers: list[Floats] = field(default_factory=list)

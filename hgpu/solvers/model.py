@@ -39,10 +39,9 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A matrix, and where what stands in it: the bucket of each share, the groups, and φ."""
+    """A matrix, and where what stands in it: the groups, and φ."""
 
     matrix: Matrix
-    share_buckets: Ints
     groups: tuple[Group, ...]
     served: int | None
 
@@ -64,7 +63,7 @@ def layout_of(problem: Problem, elastic: str | None = None) -> Layout:
     usable = (capacity > 0) & (rates[:, None] > 0)
     buckets, columns = np.nonzero(usable)
     shares = matrix.add_variables(len(buckets))
-    matrix.shares, matrix.share_columns = shares, columns
+    matrix.shares, matrix.share_buckets, matrix.share_columns = shares, buckets, columns
     load = rates[buckets] / capacity[buckets, columns]
     _serve(matrix, problem, shares, buckets, served)
     engines = {c: term for group in groups for c, term in zip(group.columns, group.engines, strict=True)}
@@ -77,7 +76,7 @@ def layout_of(problem: Problem, elastic: str | None = None) -> Layout:
         _limit(matrix, limit, groups, engines, elastic)
     if problem.budget_usd_per_hour is not None:
         _within_budget(matrix, problem, groups)
-    return Layout(matrix, buckets, groups, served)
+    return Layout(matrix, groups, served)
 
 
 def _grouped(columns: tuple[Column, ...]) -> list[list[int]]:
