@@ -94,7 +94,7 @@ def choose(
             return Choice(source, found, "; ".join(note for note in notes if note))
     raise Infeasible(
         f"no latency model of {model.name} on {point.name} in {point.formats}",
-        f"source '{wanted}' has none",
+        f"source '{wanted}' has none" + (" of measurements" if wanted == NAMED else ""),
         "profile and fit it, or take another source with --from",
     )
 
