@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hgpu.bench.timetable import Timetable
 
 KEY_BYTES = 20  # of a prompt, that tell it from others
-_NUMBERS = re.compile(rb'"max_tokens":\s?(\d+)')
+_NUMBERS = re.compile(rb'"max_(?:completion_)?tokens":\s?(\d+)')
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ndate: Mon, 01 Jan 2024 00:00:00 GMT\r\nserver: mock\r\n"
     b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
