@@ -1,10 +1,11 @@
-"""`hgpu bench run` and `search` on a real vLLM server: token counts hold, for ids and for text."""
+"""`hgpu bench run`, `search` and `compare` on real vLLM: token counts hold, and a slower engine is seen."""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.vllm
 TEMPLATE = "{% for message in messages %}user: {{ message['content'] }}\n{% endfor %}assistant:"
 # Engine and generator share the cores of a test machine: the generator may be late.
 CALM = ("--max-lag-ms", "5000", "--no-selftest", "--json")
+ENGINE_CORE = min(os.sched_getaffinity(0))
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +32,11 @@ def url(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (folder / "template.jinja").write_text(TEMPLATE)
     engine = EngineOptions(256, 8, 512, enforce_eager=True)
     point = OperatingPoint("cpu-1core", dtype=DType.FP32, engine=engine)
-    gpu, core = resolve_gpu(point.gpu), min(os.sched_getaffinity(0))
+    gpu = resolve_gpu(point.gpu)
     (port,) = free_ports(1)
     options = ["--host", "127.0.0.1", "--port", str(port), "--chat-template", str(folder / "template.jinja")]
     command = [sys.executable, "-m", SERVER_MODULE, *command_line(str(small_model), point, gpu, "dummy")]
-    environment = os.environ | engine_environment(str(small_model), point, gpu, [core], [])
+    environment = os.environ | engine_environment(str(small_model), point, gpu, [ENGINE_CORE], [])
     log = folder / "server.log"
     with log.open("wb") as stream:
         process = subprocess.Popen([*command, *options], env=environment, stdout=stream, stderr=stream)
@@ -77,3 +79,41 @@ def test_search_ends_with_a_rate(hgpu: Run, url: str) -> None:
     document = measured(hgpu, "search", url, *words, "--start", "2", "--max-rate", "4")
     assert document["search"]["highest_rps"] == 4
     assert [point["name"] for point in document["points"]] == ["2 rps", "4 rps"]
+
+
+@contextmanager
+def half_of_the_core_taken() -> Iterator[None]:
+    """A busy process beside the engine, on its core: the engine gets half of what it had."""
+    spin = f"import os; os.sched_setaffinity(0, [{ENGINE_CORE}]); print(flush=True)\nwhile True: pass"
+    process = subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE)
+    assert process.stdout is not None  # asked for above
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_compare_sees_an_engine_that_lost_half_of_its_core_and_nothing_else(hgpu: Run, url: str) -> None:
+    def arm() -> str:
+        load = ("--lengths", "uniform:16-64x16-24", "--concurrency", "1", "--duration", "4", "--runs", "3")
+        return str(measured(hgpu, "run", url, *load)["digest"])
+
+    def compared(base: str, head: str) -> tuple[int, dict[str, str]]:
+        wide = [word for name in ("ttft_p50", "tpot_p50") for word in ("--tolerance", f"{name}=0.25")]
+        deciding = ("--metric", "tpot_p50", "--metric", "ttft_p50", "--metric", "failed")
+        done = hgpu("bench", "compare", base, head, *wide, *deciding, "--json")
+        document = json.loads(done.stdout)
+        return done.returncode, {
+            row["metric"]: row["verdict"] for row in document["rows"] if row["confirmatory"]
+        }
+
+    base, again = arm(), arm()
+    with half_of_the_core_taken():
+        slowed = arm()
+    code, verdicts = compared(base, again)
+    assert code in (0, 5) and verdicts["failed"] == "ok", verdicts
+    code, verdicts = compared(base, slowed)
+    assert code == 3 and verdicts["tpot_p50"] == "regressed" and verdicts["failed"] == "ok", verdicts
