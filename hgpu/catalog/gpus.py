@@ -69,6 +69,13 @@ def resolve_gpu(name: str) -> GpuType:
     raise UnknownName("GPU type", name, [*_types(), "cpu-1core", "cpu-2core"])
 
 
+def product_labels(name: str) -> list[str]:
+    """Return what a type may be called in `nvidia.com/gpu.product`: NVML's names, with `-` for spaces."""
+    known = next(entry for entry in _entries() if entry["name"] == resolve_gpu(name).name)
+    names = [alias for alias in known["aliases"] if alias.startswith(("NVIDIA ", "Tesla "))]
+    return [alias.replace(" ", "-") for alias in names]
+
+
 def attached_gpus() -> list[AttachedGpu]:
     """Return this machine's NVIDIA cards in NVML's order; empty where there is no driver."""
     import pynvml

@@ -1,5 +1,6 @@
 """`hgpu deploy`: from a plan to running engines."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +13,28 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def deploy(
     plan: Annotated[str, typer.Argument(help="Plan: path, digest prefix, @ref or latest.")],
-    target: Annotated[str, typer.Option(help="Where to: local.")] = "local",
+    target: Annotated[
+        str, typer.Option(help="Where to: local; with --dry-run also kubernetes, aibrix, sky, aws.")
+    ] = "local",
     load_format: Annotated[str, typer.Option(help="auto, or dummy for random weights.")] = "auto",
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for health.")] = 1200.0,
     keep_on_failure: Annotated[
         bool, typer.Option("--keep-on-failure", help="Leave what runs for inspection where the rest fails.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Launch nothing: write the target's objects to --out.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for a dry run; new or empty.")] = Path("manifests"),
+    name: Annotated[str | None, typer.Option(help="Of the deployment; the service's by default.")] = None,
+    namespace: Annotated[str, typer.Option(help="Of Kubernetes.")] = "default",
+    image: Annotated[str, typer.Option(help="Container image with vLLM.")] = "vllm/vllm-openai:v0.26.0",
+    secret: Annotated[
+        str, typer.Option(help="Name of the target's secret with HF_TOKEN and VLLM_API_KEY.")
+    ] = "hgpu-secrets",
+    autoscale: Annotated[bool, typer.Option("--autoscale", help="Add an autoscaler to each pool.")] = False,
+    crds: Annotated[
+        Path | None, typer.Option(help="Folder of custom resource definitions to check against.")
+    ] = None,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -25,7 +42,7 @@ def deploy(
 
     Deploying a plan that runs already changes nothing; after a crash it finishes what is missing.
 
-    Example: hgpu deploy latest
+    Example: hgpu deploy latest --target kubernetes --dry-run --out manifests
     """
     from hgpu.artifacts.resolve import resolve
     from hgpu.artifacts.reuse import save_once
@@ -33,13 +50,25 @@ def deploy(
     from hgpu.deploy.driver import DeployOptions
     from hgpu.deploy.drivers import driver_of
     from hgpu.deploy.record import deployment_payload
+    from hgpu.deploy.render.document import RenderOptions, default_name
+    from hgpu.deploy.render.targets import require_launched
+    from hgpu.deploy.render.write import write_rendered
     from hgpu.report.deployment import deployed_json, print_deployed
     from hgpu.report.output import note, print_json
+    from hgpu.report.rendered import print_rendered, rendered_json
 
-    driver = driver_of(target)
+    if not dry_run:
+        require_launched(target)
+        driver = driver_of(target)
     artifact = resolve(results, plan, "plan")
     if plan == "latest":
         note(f"latest plan is {artifact.short} at {artifact.path}")
+    if dry_run:
+        named = name or default_name(artifact.payload)
+        options = RenderOptions(named, artifact.short, namespace, image, secret, autoscale)
+        files = write_rendered(artifact.payload, target, options, out, crds)
+        print_json(rendered_json(target, out, files)) if json else print_rendered(target, out, files)
+        return
     deployed = driver.apply(artifact, results, DeployOptions(load_format, timeout, keep_on_failure), note)
     payload = deployment_payload(artifact.payload, deployed, load_format)
     saved = save_once(results, Draft("deployment", payload.name, payload, inputs=[artifact.as_input("plan")]))

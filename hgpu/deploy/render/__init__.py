@@ -1,0 +1,1 @@
+"""From a plan to the objects of a target: pure functions, which neither reach a cluster nor hold a secret."""

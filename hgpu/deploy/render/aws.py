@@ -1,0 +1,105 @@
+"""AWS EC2: a launch template for each pool, whose machines start their engines by themselves."""
+
+import base64
+import math
+import shlex
+
+from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
+from hgpu.core.errors import InputError
+from hgpu.core.offer import Market
+from hgpu.deploy.launch import served_name
+from hgpu.deploy.render.document import Body, Document, RenderOptions, pool_slug, pools
+from hgpu.deploy.render.pods import CACHE, PORT, engine_words
+
+# Amazon's image with NVIDIA's driver and Docker; the parameter names the newest of its region.
+IMAGE_ID = (
+    "resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+)
+DISK_GIB = 100  # beside the weights
+SECRETS_FILE = "/run/hgpu/secrets"  # in memory
+
+
+def aws_documents(plan: PlanPayload, options: RenderOptions) -> list[Document]:
+    """Return each pool's parameters of `ec2 create-launch-template`, and the script in them to read."""
+    documents = []
+    for row in pools(plan):
+        script = user_data(plan, row, options)
+        template = launch_template(plan, row, options, script)
+        documents += [
+            Document(f"{pool_slug(row)}/launch-template.yaml", template),
+            Document(f"{pool_slug(row)}/user-data.sh", script),
+        ]
+    return documents
+
+
+def launch_template(plan: PlanPayload, row: AllocationRow, options: RenderOptions, script: str) -> Body:
+    """Return a pool's machines: IMDSv2 only, an encrypted disk, tags to find them by, no secret in it.
+
+    The instance profile has the deployment's name; the security group is the default one of the network,
+    which nothing from outside reaches.
+    """
+    cloud, _, instance = row.offer.partition("/")
+    if cloud != "aws":
+        raise InputError(
+            f"pool '{row.pool}' is of {row.offer}",
+            "the target `aws` rents machines of AWS",
+            "plan with offers.clouds: [aws]",
+        )
+    disk_gib = DISK_GIB + (math.ceil(plan.model.weight_bytes / 2**30) if plan.model else 0)
+    disk = {"VolumeType": "gp3", "VolumeSize": disk_gib, "Encrypted": True, "DeleteOnTermination": True}
+    tags = [
+        {"Key": "hgpu:deployment", "Value": options.name},
+        {"Key": "hgpu:pool", "Value": pool_slug(row)},
+        {"Key": "hgpu:plan", "Value": options.plan_digest},
+    ]
+    data: dict[str, object] = {
+        "ImageId": IMAGE_ID,
+        "InstanceType": instance,
+        "IamInstanceProfile": {"Name": options.name},
+        "MetadataOptions": {
+            "HttpEndpoint": "enabled",
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,
+        },
+        "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": disk}],
+        "UserData": base64.b64encode(script.encode()).decode(),
+        "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],
+    }
+    if row.market == Market.SPOT:
+        data["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+        }
+    return {
+        "LaunchTemplateName": f"{options.name}-{pool_slug(row)}",
+        "LaunchTemplateData": data,
+        "TagSpecifications": [{"ResourceType": "launch-template", "Tags": tags}],
+    }
+
+
+def user_data(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> str:
+    """Return the script of a machine: it fetches the secrets with its own role, then starts its engines."""
+    fetch = ["aws", "secretsmanager", "get-secret-value", "--region", row.region]
+    fetch += ["--secret-id", options.secret, "--query", "SecretString", "--output", "text"]
+    engines = [_engine(plan, row, options, number) for number in range(row.gpus_per_machine // row.tp)]
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            "set -euo pipefail",
+            "umask 077",
+            f"mkdir -p /run/hgpu /var/lib/hgpu{CACHE}",
+            f"{shlex.join(fetch)} > {SECRETS_FILE}  # NAME=value lines",
+            *engines,
+            "",
+        ]
+    )
+
+
+def _engine(plan: PlanPayload, row: AllocationRow, options: RenderOptions, number: int) -> str:
+    devices = ",".join(str(number * row.tp + rank) for rank in range(row.tp))
+    words = ["docker", "run", "--detach", "--restart", "always", "--name", f"engine-{number}"]
+    words += ["--gpus", f'"device={devices}"', "--ipc", "host", "--env-file", SECRETS_FILE]
+    words += ["--env", f"HF_HOME={CACHE}", "--volume", f"/var/lib/hgpu{CACHE}:{CACHE}"]
+    words += ["--publish", f"{PORT + number}:{PORT}"]
+    started = engine_words(plan, row.point, served_name(plan))
+    return shlex.join([*words, "--entrypoint", started[0], options.image, *started[1:]])

@@ -1,0 +1,56 @@
+"""Rendered documents as files of a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.core.errors import InputError
+from hgpu.deploy.render.document import Document, RenderOptions
+from hgpu.deploy.render.targets import rendered_target
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file; `unchecked` says why nothing held it against what its target takes, and is empty otherwise."""
+
+    path: Path
+    unchecked: str
+
+
+def write_rendered(
+    plan: PlanPayload, target: str, options: RenderOptions, out: Path, definitions: Path | None
+) -> list[Written]:
+    """Render a plan, check every document, and only then write them into a new or empty folder."""
+    found = rendered_target(target)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"{out} isn't an empty folder",
+            "files of an earlier plan would stay beside those of this one",
+            "empty it, or name another with --out",
+        )
+    documents = found.render(plan, options)
+    notes = [found.check(document, definitions) for document in documents]
+    return [_write(out, document, note) for document, note in zip(documents, notes, strict=True)]
+
+
+def text_of(document: Document) -> str:
+    """Return what a document's file holds."""
+    if isinstance(document.body, str):
+        return document.body
+    return yaml.dump(document.body, Dumper=_Plain, sort_keys=False, width=110)
+
+
+class _Plain(yaml.SafeDumper):
+    """Repeats what occurs twice, where YAML would refer to it: kubectl's users read these files."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _write(out: Path, document: Document, note: str) -> Written:
+    path = out / document.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text_of(document), encoding="utf-8")
+    return Written(path, note)
