@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of a run")
     parser.add_argument("--rate", type=float, default=4.0, help="requests/s")
     parser.add_argument("--lengths", default="uniform:16-128x16-64")
+    parser.add_argument("--metric", nargs="*", default=[], help="decide by these instead of the usual ones")
     given = parser.parse_args()
     verdicts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -30,7 +31,7 @@ def main() -> None:
             arms = [sent(folder, given), sent(folder, given)]
             if number % 2:
                 arms.reverse()  # A B B A: a drift of the machine favours neither arm
-            row = compared(folder, *arms)
+            row = compared(folder, *arms, given.metric)
             verdicts[row["verdict"]] += 1
             deciding = [r for r in row["rows"] if r["confirmatory"] and r["change"] is not None]
             changes = ", ".join(f"{r['metric']} {r['change']:+.1%}" for r in deciding)
@@ -51,9 +52,10 @@ def sent(folder: str, given: argparse.Namespace) -> str:
     raise SystemExit(done.stderr)
 
 
-def compared(folder: str, base: str, head: str) -> dict[str, Any]:
+def compared(folder: str, base: str, head: str, metrics: list[str]) -> dict[str, Any]:
     """Compare two arms: the same lengths and moments, other prompts."""
-    done = hgpu(folder, "bench", "compare", base, head, "--json")
+    deciding = [word for metric in metrics for word in ("--metric", metric)]
+    done = hgpu(folder, "bench", "compare", base, head, *deciding, "--json")
     if not done.stdout.startswith("{"):
         raise SystemExit(done.stderr)
     document: dict[str, Any] = json.loads(done.stdout)
