@@ -19,11 +19,14 @@ def status(
 ) -> None:
     """Show each deployment's processes, health and drift. Changes nothing.
 
+    Exit code 4 where one is degraded: it isn't what its state says, or nobody finishes it.
+
     Example: hgpu status
     """
     from dataclasses import asdict
 
     from hgpu.deploy.drivers import driver_of
+    from hgpu.deploy.state import Phase
     from hgpu.report.deployment import print_status
     from hgpu.report.output import print_json
 
@@ -32,3 +35,5 @@ def status(
         print_json({"deployments": [asdict(row) for row in found]})
     else:
         print_status(found, results)
+    if any(row.phase is Phase.DEGRADED for row in found):
+        raise typer.Exit(4)

@@ -1,4 +1,5 @@
 import http.server
+import json
 import os
 import signal
 import subprocess
@@ -287,3 +288,13 @@ def test_api_key_stands_in_no_file_and_no_command(bench, monkeypatch):
     monkeypatch.delenv("HGPU_API_KEY")
     with pytest.raises(EngineError, match="HGPU_API_KEY"):
         bench.apply()
+
+
+def test_status_exits_with_4_where_a_deployment_is_degraded(bench, hgpu):
+    first = bench.apply().state
+    words = ("status", "--results", str(bench.root), "--json")
+    done = hgpu(*words)
+    assert done.returncode == 0, done.stderr
+    kill(first.slot("engine-1"))
+    done = hgpu(*words)
+    assert done.returncode == 4 and json.loads(done.stdout)["deployments"][0]["phase"] == "degraded"
