@@ -160,7 +160,7 @@ def _save(asked: Asked, service: Service, selection: Selection, planned: Planned
 def _say_age(service: Service, said: set[str]) -> None:
     """Tell once how old the prices are, where they are old."""
     days = (date.today() - date.fromisoformat(price_date(service.offers))).days if service.offers else 0
-    line = f"prices are up to {days} days old: refresh them (`hgpu gpus --refresh aws`), or give a price book of your own"
+    line = f"prices are up to {days} days old: `hgpu gpus --refresh aws` asks anew, or give a price book"
     if days > OLD_PRICES_DAYS and line not in said:
         said.add(line)
         note(line)
