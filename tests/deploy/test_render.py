@@ -250,6 +250,7 @@ def test_a_dry_run_writes_checked_files_without_a_secret(hgpu: Run, tmp_path: Pa
     (("--target", "aws", "--dry-run", "--name", "x; reboot"), "can't be the name of a deployment"),
     (("--target", "aws", "--dry-run", "--image", "x; reboot"), "no image has the name"),
     (("--target", "kubernetes", "--dry-run", "--crds", "."), "no custom resource definitions"),
+    (("--target", "aws", "--dry-run", "--out", "/proc/nowhere"), "can't write to /proc/nowhere"),
 ])  # fmt: skip
 def test_bad_words_end_in_a_clear_error(hgpu: Run, words: tuple[str, ...], message: str) -> None:
     done = hgpu("deploy", str(GOLDEN / "plan"), *words)

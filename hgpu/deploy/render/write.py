@@ -32,7 +32,12 @@ def write_rendered(
         )
     documents = found.render(plan, options)
     notes = [found.check(document, definitions) for document in documents]
-    return [_write(out, document, note) for document, note in zip(documents, notes, strict=True)]
+    try:
+        return [_write(out, document, note) for document, note in zip(documents, notes, strict=True)]
+    except OSError as error:
+        raise InputError(
+            f"can't write to {out}", error.strerror or str(error), "name another --out"
+        ) from error
 
 
 def text_of(document: Document) -> str:
