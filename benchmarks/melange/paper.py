@@ -75,24 +75,28 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
     parser.add_argument("--percentile", type=float, default=99.5, help="of requests that keep the objective")
     parser.add_argument("--plan-argument", action="append", default=[], help="one more argument of hgpu plan")
+    parser.add_argument("--in-flight", type=int, help="the most requests that an engine runs at once")
     parser.add_argument("--scale", type=int, default=1, help="times the paper's rates, for fleets as large")
     options = parser.parse_args()
     cells = []
     for dataset in options.datasets:
-        planned = plan(dataset, options.percentile, options.plan_argument, options.scale)
+        planned = plan(dataset, options)
         cells += planned
         for tpot_ms in TPOTS_MS:
             show(dataset, tpot_ms, [cell for cell in planned if cell.tpot_ms == tpot_ms])
     summarise(cells, options.scale)
 
 
-def plan(dataset: str, percentile: float, extra: list[str], scale: int) -> list[Cell]:
+def plan(dataset: str, options: argparse.Namespace) -> list[Cell]:
     """Run `hgpu plan` over rates and objectives; return the cells in the order of the sweep."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "spec.yaml"
-        file.write_text(yaml.safe_dump(spec(dataset, model_folder(Path(folder)), percentile)))
-        command = [sys.executable, "-m", "hgpu", "plan", str(file), "--estimate", "--json", *extra]
-        for name, values in (("slo.tpot_ms", TPOTS_MS), ("rate", [rate * scale for rate in RATES_RPS])):
+        made = spec(dataset, model_folder(Path(folder)), options.percentile, options.in_flight)
+        file.write_text(yaml.safe_dump(made))
+        command = [sys.executable, "-m", "hgpu", "plan", str(file), "--estimate", "--json"]
+        command += options.plan_argument
+        rates = [rate * options.scale for rate in RATES_RPS]
+        for name, values in (("slo.tpot_ms", TPOTS_MS), ("rate", rates)):
             command += ["--sweep", f"{name}={','.join(map(str, values))}"]
         done = subprocess.run(
             [*command, "--results", str(Path(folder) / "results")],

@@ -60,8 +60,12 @@ def model_folder(folder: Path) -> Path:
     return model
 
 
-def spec(dataset: str, model: Path, percentile: float) -> dict[str, Any]:
-    """Return the spec file's content for a dataset; rate and objective are swept."""
+def spec(dataset: str, model: Path, percentile: float, in_flight: int | None) -> dict[str, Any]:
+    """Return the spec file's content for a dataset; rate and objective are swept.
+
+    `in_flight` is the most requests that an engine runs at once, where not vLLM's default.
+    """
+    limit = {} if in_flight is None else {"max_num_seqs": in_flight}
     return {
         "kind": "serve",
         "model": str(model),
@@ -74,6 +78,6 @@ def spec(dataset: str, model: Path, percentile: float) -> dict[str, Any]:
         },
         "slo": {"tpot_ms": 120, "percentile": percentile},
         "gpus": list(GPUS),
-        "engine": {"max_model_len": INPUT_EDGES[dataset][-1] + OUTPUT_EDGES[-1]},
+        "engine": {"max_model_len": INPUT_EDGES[dataset][-1] + OUTPUT_EDGES[-1], **limit},
         "offers": {"book": "melange"},
     }
