@@ -82,38 +82,47 @@ def test_search_ends_with_a_rate(hgpu: Run, url: str) -> None:
 
 
 @contextmanager
-def half_of_the_core_taken() -> Iterator[None]:
-    """A busy process beside the engine, on its core: the engine gets half of what it had."""
+def most_of_the_core_taken() -> Iterator[None]:
+    """Three busy processes beside the engine, on its core: the engine gets a quarter of what it had."""
     spin = f"import os; os.sched_setaffinity(0, [{ENGINE_CORE}]); print(flush=True)\nwhile True: pass"
-    process = subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE)
-    assert process.stdout is not None  # asked for above
-    process.stdout.readline()
+    spinning = [subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) for _ in range(3)]
     try:
+        for process in spinning:
+            assert process.stdout is not None  # asked for above
+            process.stdout.readline()
         yield
     finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        for process in spinning:
+            process.kill()
+            process.communicate()
 
 
-def test_compare_sees_an_engine_that_lost_half_of_its_core_and_nothing_else(hgpu: Run, url: str) -> None:
+def test_compare_sees_an_engine_that_lost_its_core_and_nothing_else(hgpu: Run, url: str) -> None:
+    """Where other work spoils runs, the gate can't tell and asks for more of them: it gets them."""
+
     def arm() -> str:
-        load = ("--lengths", "uniform:16-64x16-24", "--concurrency", "1", "--duration", "4", "--runs", "3")
+        load = ("--lengths", "uniform:16-64x8-12", "--concurrency", "1", "--duration", "4", "--runs", "3")
         return str(measured(hgpu, "run", url, *load)["digest"])
 
-    def compared(base: str, head: str) -> tuple[int, dict[str, str]]:
-        wide = [word for name in ("ttft_p50", "tpot_p50") for word in ("--tolerance", f"{name}=0.25")]
-        deciding = ("--metric", "tpot_p50", "--metric", "ttft_p50", "--metric", "failed")
-        done = hgpu("bench", "compare", base, head, *wide, *deciding, "--json")
+    def compared(base: list[str], head: list[str]) -> tuple[int, dict[str, str]]:
+        words = ("--tolerance", "tpot_p50=0.25", "--metric", "tpot_p50", "--metric", "failed", "--json")
+        done = hgpu("bench", "compare", ",".join(base), ",".join(head), *words)
         document = json.loads(done.stdout)
         return done.returncode, {
             row["metric"]: row["verdict"] for row in document["rows"] if row["confirmatory"]
         }
 
-    base, again = arm(), arm()
-    with half_of_the_core_taken():
-        slowed = arm()
+    base: list[str] = []
+    again: list[str] = []
+    slowed: list[str] = []
+    for _ in range(3):
+        base.append(arm())
+        again.append(arm())
+        with most_of_the_core_taken():
+            slowed.append(arm())
+        code, verdicts = compared(base, slowed)
+        if code != 5:
+            break
+    assert code == 3 and verdicts == {"tpot_p50": "regressed", "failed": "ok"}
     code, verdicts = compared(base, again)
     assert code in (0, 5) and verdicts["failed"] == "ok", verdicts
-    code, verdicts = compared(base, slowed)
-    assert code == 3 and verdicts["tpot_p50"] == "regressed" and verdicts["failed"] == "ok", verdicts
