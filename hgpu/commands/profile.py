@@ -46,7 +46,8 @@ def profile(
 
     Example: hgpu profile spec.yaml --gpu L4 --load-format dummy
     """
-    from hgpu.commands.profiling import Request, profile_points
+    from hgpu.commands.profile_request import Request
+    from hgpu.commands.profiling import profile_points
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
 

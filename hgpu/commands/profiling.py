@@ -1,41 +1,25 @@
 """What `hgpu profile` calls: choose a profiler for each operating point, run it, save the profile."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.reuse import save_once
 from hgpu.artifacts.store import Artifact, save
 from hgpu.catalog.gpus import attached_gpus, resolve_gpu
+from hgpu.commands.profile_request import Request
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.core.operating_point import OperatingPoint
 from hgpu.latency.select import profile_draft
 from hgpu.profilers.endpoint import EndpointJob, profile_endpoint
 from hgpu.profilers.estimate import estimate
 from hgpu.profilers.silicon import silicon
-from hgpu.profilers.vllm import POINT_LIMIT_S, VllmJob, forget_journal, profile_vllm
+from hgpu.profilers.vllm import VllmJob, forget_journal, profile_vllm
 from hgpu.report.output import note
 from hgpu.report.progress import progress_of
 from hgpu.runtime.machine import Machine, this_machine
 from hgpu.specs.load import load_spec
 from hgpu.specs.service import Service, service_of
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the user asked of each operating point."""
-
-    root: Path
-    profiler: str = "auto"
-    repeats: int = 3
-    budget_s: float = 0.0
-    load_format: str = "auto"
-    url: str | None = None
-    kv_tokens: int | None = None
-    ray: str | None = None
-    ray_timeout_s: float = 60.0
-    point_limit_s: float = POINT_LIMIT_S
 
 
 def profile_points(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.store import Artifact, save
 from hgpu.catalog.gpus import resolve_gpu
-from hgpu.commands.profiling import Request
+from hgpu.commands.profile_request import Request
 from hgpu.core.errors import EngineError, HgpuError, InputError
 from hgpu.core.operating_point import OperatingPoint
 from hgpu.latency.select import profile_draft

@@ -23,7 +23,8 @@ from hgpu.artifacts.store import load
 from hgpu.catalog.gpus import gpu_types, resolve_gpu
 from hgpu.catalog.models import load_model
 from hgpu.commands import ray_profiling
-from hgpu.commands.profiling import Request, profile_points
+from hgpu.commands.profile_request import Request
+from hgpu.commands.profiling import profile_points
 from hgpu.core.errors import EngineError, HgpuError, InputError
 from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.provenance import Provenance
