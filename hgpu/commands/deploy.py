@@ -24,13 +24,16 @@ def deploy(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Launch nothing: write the target's objects to --out.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for a dry run; new or empty.")] = Path("manifests"),
+    out: Annotated[Path | None, typer.Option(help="Folder for a dry run; new or empty.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the deployment; the service's by default.")] = None,
-    namespace: Annotated[str, typer.Option(help="Of Kubernetes.")] = "default",
-    image: Annotated[str, typer.Option(help="Container image with vLLM.")] = "vllm/vllm-openai:v0.26.0",
+    namespace: Annotated[str | None, typer.Option(help="Of Kubernetes; default where none is given.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Container image with vLLM; vLLM's own by default.")
+    ] = None,
     secret: Annotated[
-        str, typer.Option(help="Name of the target's secret with HF_TOKEN and VLLM_API_KEY.")
-    ] = "hgpu-secrets",
+        str | None,
+        typer.Option(help="Name of the target's secret with HF_TOKEN and VLLM_API_KEY; hgpu-secrets."),
+    ] = None,
     autoscale: Annotated[bool, typer.Option("--autoscale", help="Add an autoscaler to each pool.")] = False,
     crds: Annotated[
         Path | None, typer.Option(help="Folder of custom resource definitions to check against.")
@@ -50,24 +53,33 @@ def deploy(
     from hgpu.deploy.driver import DeployOptions
     from hgpu.deploy.drivers import driver_of
     from hgpu.deploy.record import deployment_payload
-    from hgpu.deploy.render.document import RenderOptions, default_name
+    from hgpu.deploy.render.document import refuse_rendering, render_options
     from hgpu.deploy.render.targets import require_launched
     from hgpu.deploy.render.write import write_rendered
     from hgpu.report.deployment import deployed_json, print_deployed
     from hgpu.report.output import note, print_json
     from hgpu.report.rendered import print_rendered, rendered_json
 
+    rendering = {
+        "name": name,
+        "namespace": namespace,
+        "image": image,
+        "secret": secret,
+        "autoscale": autoscale or None,
+    }
+    given = {key: value for key, value in rendering.items() if value is not None}
     if not dry_run:
         require_launched(target)
         driver = driver_of(target)
+        refuse_rendering([*given, *(["out"] if out else []), *(["crds"] if crds else [])])
     artifact = resolve(results, plan, "plan")
     if plan == "latest":
         note(f"latest plan is {artifact.short} at {artifact.path}")
     if dry_run:
-        named = name or default_name(artifact.payload)
-        options = RenderOptions(named, artifact.short, namespace, image, secret, autoscale)
-        files = write_rendered(artifact.payload, target, options, out, crds)
-        print_json(rendered_json(target, out, files)) if json else print_rendered(target, out, files)
+        options = render_options(artifact.payload, artifact.short, given)
+        folder = out or Path("manifests")
+        files = write_rendered(artifact.payload, target, options, folder, crds)
+        print_json(rendered_json(target, folder, files)) if json else print_rendered(target, folder, files)
         return
     deployed = driver.apply(artifact, results, DeployOptions(load_format, timeout, keep_on_failure), note)
     payload = deployment_payload(artifact.payload, deployed, load_format)

@@ -30,11 +30,14 @@ def gpus(
     from hgpu.catalog.gpus import attached_gpus, gpu_types, resolve_gpu
     from hgpu.catalog.offers import load_offers, select_offers
     from hgpu.catalog.refresh import refreshed_book
+    from hgpu.core.errors import InputError
     from hgpu.report.catalog import catalog_json, print_catalog
     from hgpu.report.output import note, print_json
 
     types = [resolve_gpu(name) for name in names] if names else list(gpu_types().values())
     wanted = {gpu.name for gpu in types}
+    if refresh is None and (region or out):
+        raise InputError("--region and --out are of --refresh", "no cloud is asked", "add --refresh aws")
     if refresh is not None:
         book = str(refreshed_book(refresh, region or ["us-east-1"], out, note))
     offers = [o for o in select_offers(load_offers(book)) if not names or o.gpu in wanted]

@@ -190,6 +190,11 @@ def test_without_credentials_it_says_so(hgpu: Run, tmp_path: Path) -> None:
     assert done.returncode == 2 and "AWS doesn't know you" in done.stderr, done.stderr
 
 
+def test_what_is_of_a_refresh_needs_one(hgpu: Run) -> None:
+    done = hgpu("gpus", "--region", "us-east-1")
+    assert done.returncode == 2 and "add --refresh aws" in done.stderr
+
+
 def test_an_unknown_cloud_is_refused(hgpu: Run) -> None:
     done = hgpu("gpus", "--refresh", "azure")
     assert done.returncode == 2 and "unknown cloud to refresh 'azure'" in done.stderr

@@ -33,12 +33,12 @@ CUSTOM = ("InferencePool", "PodAutoscaler")
 FREE = {"labels", "annotations", "matchLabels", "selector", "limits", "requests", "accelerators", "secrets"}
 
 
-def options(**other: Any) -> RenderOptions:
-    return RenderOptions("chat", PLAN.short, autoscale=True, **other)
+def options(target: str) -> RenderOptions:
+    return RenderOptions("chat", PLAN.short, autoscale=target in ("kubernetes", "aibrix"))
 
 
 def documents(target: str, plan: Any = PLAN.payload) -> list[Document]:
-    return RENDERED[target].render(plan, options())
+    return RENDERED[target].render(plan, options(target))
 
 
 def objects(target: str) -> list[Document]:
@@ -251,6 +251,9 @@ def test_a_dry_run_writes_checked_files_without_a_secret(hgpu: Run, tmp_path: Pa
     (("--target", "aws", "--dry-run", "--image", "x; reboot"), "no image has the name"),
     (("--target", "kubernetes", "--dry-run", "--crds", "."), "no custom resource definitions"),
     (("--target", "aws", "--dry-run", "--out", "/proc/nowhere"), "can't write to /proc/nowhere"),
+    (("--target", "aws", "--dry-run", "--autoscale"), "no autoscaler is rendered for `aws`"),
+    (("--target", "sky", "--dry-run", "--autoscale"), "no autoscaler is rendered for `sky`"),
+    (("--namespace", "chat", "--out", "x"), "--namespace, --out: of a dry run"),
 ])  # fmt: skip
 def test_bad_words_end_in_a_clear_error(hgpu: Run, words: tuple[str, ...], message: str) -> None:
     done = hgpu("deploy", str(GOLDEN / "plan"), *words)

@@ -8,7 +8,7 @@ from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.core.errors import InputError
 from hgpu.core.offer import Market
 from hgpu.deploy.launch import served_name
-from hgpu.deploy.render.document import Body, Document, RenderOptions, pool_slug, pools
+from hgpu.deploy.render.document import Body, Document, RenderOptions, pool_slug, pools, refuse_autoscaling
 from hgpu.deploy.render.pods import CACHE, PORT, engine_words
 
 # Amazon's image with NVIDIA's driver and Docker; the parameter names the newest of its region.
@@ -21,6 +21,7 @@ SECRETS_FILE = "/run/hgpu/secrets"  # in memory
 
 def aws_documents(plan: PlanPayload, options: RenderOptions) -> list[Document]:
     """Return each pool's parameters of `ec2 create-launch-template`, and the script in them to read."""
+    refuse_autoscaling(options, "aws")
     documents = []
     for row in pools(plan):
         script = user_data(plan, row, options)

@@ -1,7 +1,7 @@
 """What a renderer takes beside the plan, and what it makes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,30 @@ def require_dns_label(what: str, name: str) -> None:
             f"'{name}' can't be the {what} of a deployment",
             f"it must be at most {LONGEST_NAME} of a-z, 0-9 and '-', from a letter to a letter or digit",
             f"give another one with --{what}",
+        )
+
+
+def render_options(plan: PlanPayload, plan_digest: str, given: Mapping[str, Any]) -> RenderOptions:
+    """Return the options that a user gave, with a name from the plan where there is none."""
+    return RenderOptions(**{"name": default_name(plan), "plan_digest": plan_digest, **given})
+
+
+def refuse_rendering(names: Sequence[str]) -> None:
+    """Raise InputError for options of a dry run where something is launched."""
+    if names:
+        words = ", ".join(f"--{name}" for name in names)
+        raise InputError(
+            f"{words}: of a dry run", "`local` launches without files", "add --dry-run, or drop it"
+        )
+
+
+def refuse_autoscaling(options: RenderOptions, target: str) -> None:
+    """Raise InputError where an autoscaler is asked of a target that has none here."""
+    if options.autoscale:
+        raise InputError(
+            f"no autoscaler is rendered for `{target}`",
+            "its pools keep the planned count",
+            "drop --autoscale",
         )
 
 

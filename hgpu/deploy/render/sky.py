@@ -6,7 +6,7 @@ from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.core.errors import InputError
 from hgpu.core.offer import Market
 from hgpu.deploy.launch import served_name
-from hgpu.deploy.render.document import Body, Document, RenderOptions, pool_slug, pools
+from hgpu.deploy.render.document import Body, Document, RenderOptions, pool_slug, pools, refuse_autoscaling
 from hgpu.deploy.render.pods import PORT, SECRETS, STARTUP_CHECKS, engine_words
 
 # SkyPilot's names of GPU types, where they aren't the catalog's.
@@ -22,6 +22,7 @@ VLLM = "vllm==0.26.0"
 
 def sky_documents(plan: PlanPayload, options: RenderOptions) -> list[Document]:
     """Return a file for `sky serve up` a pool."""
+    refuse_autoscaling(options, "sky")
     return [
         Document(f"{options.name}-{pool_slug(row)}.yaml", task(plan, row, options)) for row in pools(plan)
     ]
