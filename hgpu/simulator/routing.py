@@ -9,6 +9,7 @@ robin (the largest n·w − c takes it) falls behind by more than one where ther
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -59,19 +60,32 @@ class Routing:
         return pools, tiers
 
 
+class Turns:
+    """Whose turn it is, request by request; shares sum to 1."""
+
+    __slots__ = ("_number", "_pools", "_shares", "_taken")
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        self._pools = [pool for pool, share in enumerate(shares) if share > 0]
+        self._shares = shares
+        self._taken = [0] * len(shares)
+        self._number = 0
+
+    def take(self) -> int:
+        """Return the pool that takes the next request."""
+        if len(self._pools) == 1:
+            return self._pools[0]
+        self._number += 1
+        first, first_due = NOBODY, inf
+        for pool in self._pools:
+            due = (self._taken[pool] + 1) / self._shares[pool]
+            if due < first_due and self._taken[pool] < self._number * self._shares[pool]:
+                first, first_due = pool, due
+        self._taken[first] += 1
+        return first
+
+
 def spread(shares: Sequence[float], requests: int) -> list[int]:
     """Return which pool takes each of that many requests; shares sum to 1."""
-    pools = [pool for pool, share in enumerate(shares) if share > 0]
-    if len(pools) == 1:
-        return pools * requests
-    taken = [0] * len(shares)
-    order = []
-    for number in range(1, requests + 1):
-        first, first_due = NOBODY, np.inf
-        for pool in pools:
-            due = (taken[pool] + 1) / shares[pool]
-            if due < first_due and taken[pool] < number * shares[pool]:
-                first, first_due = pool, due
-        taken[first] += 1
-        order.append(first)
-    return order
+    turns = Turns(shares)
+    return [turns.take() for _ in range(requests)]
