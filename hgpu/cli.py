@@ -22,6 +22,7 @@ COMMANDS = {
     "deploy": "Launch a plan and wait until it answers.",
     "status": "Show what is deployed and how it is.",
     "destroy": "Take a deployment down and prove that nothing is left.",
+    "supervise": "Keep a local deployment alive; `deploy` starts it.",
     "router": "Route requests to a plan's pools by their size.",
     "doctor": "Say whether the GPUs are fit to serve, and what to do where they aren't.",
     "bench": "Put load on a server, and compare it with its plan.",
