@@ -55,9 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        sys.exit(
-            "error: the router needs a core of its own\nwhy: this machine has one\nfix: use one with two or more"
-        )
+        sys.exit("error: the router needs a core of its own\nfix: use a machine with two cores or more")
     os.sched_setaffinity(0, cores[1:])
     with tempfile.TemporaryDirectory() as folder:
         plan = made_plan(Path(folder))

@@ -1,4 +1,4 @@
-"""The processes of one deployment and their state, which changes on disk before and after each of them does."""
+"""The processes of one deployment and their state, written down before and after each of them changes."""
 
 import os
 from collections.abc import Iterable
