@@ -43,35 +43,62 @@ class Routing:
 
     def pools_of(self, input_tokens: Ints, output_tokens: Ints) -> tuple[Ints, Ints]:
         """Return the pool and the tier of each request, by number; NOBODY where no bucket holds it."""
+        return Dispatch(self).pools_of(input_tokens, output_tokens)
+
+
+class Dispatch:
+    """A routing at work: goes on from request to request where it stopped."""
+
+    def __init__(self, routing: Routing) -> None:
+        self.routing = routing
+        self.tiers = [Spread(routing.tiers) for _ in routing.buckets]
+        self.pools = [Spread(row) for row in routing.shares]
+
+    def pools_of(self, input_tokens: Ints, output_tokens: Ints) -> tuple[Ints, Ints]:
+        """Return the pool and the tier of the next requests, by number; NOBODY where no bucket holds it."""
         pools = np.full(len(input_tokens), NOBODY, np.int64)
         tiers = np.full(len(input_tokens), NOBODY, np.int64)
-        for number, bucket in enumerate(self.buckets):
+        buckets = self.routing.buckets
+        for number, bucket in enumerate(buckets):
             held = np.flatnonzero(
                 (input_tokens > bucket.input_low)
                 & (input_tokens <= bucket.input_high)
                 & (output_tokens > bucket.output_low)
                 & (output_tokens <= bucket.output_high)
             )
-            tiers[held] = spread(self.tiers, len(held))
-            for tier in range(len(self.tiers)):
+            tiers[held] = self.tiers[number].take(len(held))
+            for tier in range(len(self.routing.tiers)):
                 mine = held[tiers[held] == tier]
-                pools[mine] = spread(self.shares[tier * len(self.buckets) + number], len(mine))
+                pools[mine] = self.pools[tier * len(buckets) + number].take(len(mine))
         return pools, tiers
+
+
+class Spread:
+    """Gives the requests of a bucket to pools by their shares, which sum to 1."""
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        self.shares = shares
+        self.pools = [pool for pool, share in enumerate(shares) if share > 0]
+        self.taken = [0] * len(shares)
+        self.number = 0
+
+    def take(self, requests: int) -> list[int]:
+        """Return which pool takes each of the next so many requests."""
+        if len(self.pools) == 1:
+            return self.pools * requests
+        return [self._next() for _ in range(requests)]
+
+    def _next(self) -> int:
+        self.number += 1
+        first, first_due = NOBODY, np.inf
+        for pool in self.pools:
+            due = (self.taken[pool] + 1) / self.shares[pool]
+            if due < first_due and self.taken[pool] < self.number * self.shares[pool]:
+                first, first_due = pool, due
+        self.taken[first] += 1
+        return first
 
 
 def spread(shares: Sequence[float], requests: int) -> list[int]:
     """Return which pool takes each of that many requests; shares sum to 1."""
-    pools = [pool for pool, share in enumerate(shares) if share > 0]
-    if len(pools) == 1:
-        return pools * requests
-    taken = [0] * len(shares)
-    order = []
-    for number in range(1, requests + 1):
-        first, first_due = NOBODY, np.inf
-        for pool in pools:
-            due = (taken[pool] + 1) / shares[pool]
-            if due < first_due and taken[pool] < number * shares[pool]:
-                first, first_due = pool, due
-        taken[first] += 1
-        order.append(first)
-    return order
+    return Spread(shares).take(requests)

@@ -1,0 +1,74 @@
+"""Who serves what while a fleet changes: the load, levelled over the engines that are ready."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hgpu.core.workload import Bucket
+from hgpu.runtime.control.pools import ControlledPool
+from hgpu.simulator.routing import Routing
+from hgpu.solvers.demand import Demand
+from hgpu.solvers.levelling import levelled
+from hgpu.solvers.problem import Problem
+
+
+def ready_routes(
+    problem: Problem,
+    demand: Demand,
+    pools: Sequence[ControlledPool],
+    ready: Sequence[int],
+    buckets: Sequence[Bucket],
+    cells: Sequence[Bucket],
+) -> Routing:
+    """Return the shares of every cell, so that no pool with engines that are ready is busier than it must be.
+
+    `buckets` are the rows of the problem, tier by tier. What no ready pool serves within the objectives
+    goes to the ready pool with the largest cache: late is better than never. Where nobody is ready, all goes
+    to the first pool.
+    """
+    columns = {(c.offer.name, c.offer.region, c.point): n for n, c in enumerate(problem.columns)}
+    place = [columns.get((p.offer.name, p.offer.region, p.point)) for p in pools]
+    counts = np.zeros(len(problem.columns), np.int64)
+    for number, count in zip(place, ready, strict=True):
+        if number is not None:
+            counts[number] = count
+    shares = _levelled(problem, counts)
+    last = _last_resort(demand, pools, ready)
+    tiers = demand.service.tiers
+    rows = {}
+    for number, (tier, bucket) in enumerate((t, b) for t in range(len(tiers)) for b in buckets):
+        row = [0.0 if column is None else float(shares[number, column]) for column in place]
+        whole = sum(row)
+        rows[tier, _bounds(bucket)] = (
+            tuple(share / whole for share in row) if whole > 0.5 else _alone(last, pools)
+        )
+    table = tuple(
+        rows.get((tier, _bounds(cell)), _alone(last, pools)) for tier in range(len(tiers)) for cell in cells
+    )
+    return Routing(tuple(cells), table, tuple(tier.share for tier in tiers))
+
+
+def _levelled(problem: Problem, counts: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> "np.ndarray":
+    """Shares (rows × columns) over the columns with engines; none for rows that they can't serve."""
+    capacity = np.array([column.capacity_rps for column in problem.columns]).T
+    able = (capacity > 0) & (counts > 0)
+    first = np.zeros_like(capacity)
+    served = np.flatnonzero(able.any(1))
+    first[served, able[served].argmax(1)] = 1.0
+    rates = tuple(rate if able[number].any() else 0.0 for number, rate in enumerate(problem.rates_rps))
+    return levelled(replace(problem, rates_rps=rates), counts.tolist(), first)
+
+
+def _last_resort(demand: Demand, pools: Sequence[ControlledPool], ready: Sequence[int]) -> int:
+    models = demand.candidates.latency
+    there = [number for number, count in enumerate(ready) if count] or [0]
+    return max(there, key=lambda number: models[pools[number].point].kv_capacity_tokens)
+
+
+def _alone(number: int, pools: Sequence[ControlledPool]) -> tuple[float, ...]:
+    return tuple(float(other == number) for other in range(len(pools)))
+
+
+def _bounds(bucket: Bucket) -> tuple[int, int]:
+    return (bucket.input_high, bucket.output_high)
