@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from hgpu.core.errors import HgpuError, Infeasible
-from hgpu.core.workload import Workload
 from hgpu.runtime.control.pools import ControlledPool
 from hgpu.solvers.allocation import solve, with_columns
 from hgpu.solvers.demand import Change, Demand, problem_of
@@ -44,19 +43,18 @@ class Goal:
 
 def goal_of(
     demand: Demand,
-    workload: Workload,
     pools: Sequence[ControlledPool],
     now: Sequence[int],
     solving: Solving,
 ) -> Goal:
-    """Return the cheapest engines for a load, changes counted; what the caps allow where that is less.
+    """Return the cheapest engines for a demand, changes counted; what caps allow where that is less.
 
     `now` are the engines of each pool that run or start. Where there is no allocation at all, or the solver
     fails, that is the goal, with the reason.
     """
     budget = solving.budget_usd_per_hour
     try:
-        problem = problem_at(demand, workload, pools, now, solving)
+        problem = problem_at(demand, pools, now, solving)
         try:
             return Goal(_engines(_afforded(problem, budget), pools), Outcome.SOLVED)
         except Infeasible as error:
@@ -83,19 +81,17 @@ def _words(error: HgpuError) -> str:
 
 def problem_at(
     demand: Demand,
-    workload: Workload,
     pools: Sequence[ControlledPool],
     now: Sequence[int],
     solving: Solving,
 ) -> Problem:
-    """Return the problem of a load with a column for each pool, in their order, and their caps.
+    """Return the problem of a demand with a column for each pool, in their order, and their caps.
 
     Raises Infeasible for a bucket that no pool can serve.
     """
-    there = replace(demand, service=replace(demand.service, workload=workload), known={})
     running = {pool.place: count for pool, count in zip(pools, now, strict=True) if count}
     change = Change(running, solving.change_usd_per_hour)
-    problem = problem_of([there], solving.gap, solving.time_limit_s, change)
+    problem = problem_of([demand], solving.gap, solving.time_limit_s, change)
     places = [("", c.offer.name, c.offer.region, c.point) for c in problem.columns]
     mine = [pool for pool in pools if pool.place in places]
     problem = with_columns(problem, [places.index(pool.place) for pool in mine])

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from hgpu.core.workload import Workload
 from hgpu.runtime.control.forecast import Forecaster, Smoothing
 from hgpu.runtime.control.goal import Goal, Outcome, Solving, goal_of
+from hgpu.runtime.control.known import KnownCapacities
 from hgpu.runtime.control.marginals import Histogram
 from hgpu.runtime.control.pools import ControlledPool
 from hgpu.runtime.control.step import step_towards
 from hgpu.runtime.control.window import LengthWindow
 from hgpu.solvers.demand import Demand
+
+LEAST_RPS = 1e-6  # a service that nobody asks keeps the engines that any load needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +85,17 @@ class Loop:
         self.forecaster = Forecaster(horizon, prior.rate_rps, rules.smoothing)
         self.needs: deque[tuple[float, float]] = deque()
         self.began_s: float | None = None
-        self.workload: Workload = prior
+        self.capacities = KnownCapacities()
+        self.now = demand
 
     def look(self, load: Load, ready: Sequence[int]) -> Decision:
         """Take what was seen, and the engines of each pool that answer, and decide."""
         rate_rps = load.arrived / load.seconds
         self._take(load, rate_rps)
         need_rps = self._need_rps(load)
-        self.workload = self.window.workload(max(need_rps, 1e-6))
-        goal = goal_of(self.demand, self.workload, self.pools, self.ordered, self.rules.solving)
+        workload = self.window.workload(max(need_rps, LEAST_RPS))
+        self.now = self.capacities.demand_at(self.demand, workload)
+        goal = goal_of(self.now, self.pools, self.ordered, self.rules.solving)
         self.ordered = self._step(goal, load.now_s, ready)
         return Decision(
             load.now_s,

@@ -18,14 +18,13 @@ def ready_routes(
     demand: Demand,
     pools: Sequence[ControlledPool],
     ready: Sequence[int],
-    buckets: Sequence[Bucket],
     cells: Sequence[Bucket],
 ) -> Routing:
     """Return the shares of every cell, so that no pool with engines that are ready is busier than it must be.
 
-    `buckets` are the rows of the problem, tier by tier. What no ready pool serves within the objectives
-    goes to the ready pool with the largest cache: late is better than never. Where nobody is ready, all goes
-    to the first pool.
+    The problem is the demand's; cells that it has no bucket of are nobody's so far. What no ready pool
+    serves within the objectives goes to the ready pool with the largest cache: late is better than never.
+    Where nobody is ready, all goes to the first pool.
     """
     columns = {(c.offer.name, c.offer.region, c.point): n for n, c in enumerate(problem.columns)}
     place = [columns.get((p.offer.name, p.offer.region, p.point)) for p in pools]
@@ -37,7 +36,9 @@ def ready_routes(
     last = _last_resort(demand, pools, ready)
     tiers = demand.service.tiers
     rows = {}
-    for number, (tier, bucket) in enumerate((t, b) for t in range(len(tiers)) for b in buckets):
+    for number, (tier, bucket) in enumerate(
+        (t, b) for t in range(len(tiers)) for b in demand.service.workload.buckets
+    ):
         row = [0.0 if column is None else float(shares[number, column]) for column in place]
         whole = sum(row)
         rows[tier, _bounds(bucket)] = (

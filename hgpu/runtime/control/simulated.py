@@ -45,18 +45,17 @@ class SimulatedLoop:
         """Return the shares over those engines; None where the load has a bucket for nobody."""
         loop = self.loop
         try:
-            problem = problem_at(loop.demand, loop.workload, loop.pools, ready, loop.rules.solving)
+            problem = problem_at(loop.now, loop.pools, ready, loop.rules.solving)
         except HgpuError:
             return None
-        cells = loop.window.cells
-        return ready_routes(problem, loop.demand, loop.pools, ready, loop.workload.buckets, cells)
+        return ready_routes(problem, loop.now, loop.pools, ready, loop.window.cells)
 
 
 def first_orders(demand: Demand, pools: Sequence[ControlledPool], engines: Sequence[int]) -> Orders:
     """Return the orders that a fleet begins with: its machines, and its planned load levelled over them."""
     workload = demand.service.workload
-    problem = problem_at(demand, workload, pools, engines, Solving())
-    routing = ready_routes(problem, demand, pools, engines, workload.buckets, workload.buckets)
+    problem = problem_at(demand, pools, engines, Solving())
+    routing = ready_routes(problem, demand, pools, engines, workload.buckets)
     return Orders(machines_of(pools, engines), routing)
 
 

@@ -130,7 +130,8 @@ class LengthWindow:
 
 
 def _middles(highs: list[int]) -> Floats:
-    return (np.array([0.0, *highs[:-1]]) + np.array(highs, float)) / 2
+    middles: Floats = (np.array([0.0, *highs[:-1]]) + np.array(highs, float)) / 2
+    return middles
 
 
 def _scaled(joint: Floats, means: Floats, tokens: float, highs: list[int], axis: int) -> Floats:
