@@ -21,6 +21,7 @@ COMMANDS = {
     "simulate": "Replay a trace against a plan: attainment, utilisation, queueing.",
     "deploy": "Launch a plan and wait until it answers.",
     "status": "Show what is deployed and how it is.",
+    "autoscale": "Say or serve how many engines the load asks for.",
     "destroy": "Take a deployment down and prove that nothing is left.",
     "doctor": "Say whether the GPUs are fit to serve, and what to do where they aren't.",
     "bench": "Put load on a server, and compare it with its plan.",

@@ -154,7 +154,9 @@ def test_the_future_changes_no_decision() -> None:
 
 
 @settings(max_examples=60)
-@given(traces(), st.lists(st.integers(0, 4), max_size=20), st.sampled_from([0.0, 1.0, 5.0]), st.integers(1, 2))
+@given(
+    traces(), st.lists(st.integers(0, 4), max_size=20), st.sampled_from([0.0, 1.0, 5.0]), st.integers(1, 2)
+)
 def test_no_request_is_lost_and_no_machine_is_free(
     trace: Trace, wanted: list[int], startup_s: float, engines: int
 ) -> None:

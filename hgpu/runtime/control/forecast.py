@@ -8,11 +8,11 @@ series, Management Science 31, 1985; Hyndman and Athanasopoulos, Forecasting: Pr
     ŷ_{t+k} = l_t + (φ + φ² + … + φ^k)·b_t
 
 What is ordered now serves after the lead time of h intervals, and what is given up now can't be back
-sooner. So what counts is the load until then: the point forecast F_t is the larger of ŷ_{t+1} and ŷ_{t+h}. Once
-those intervals are over, the ratio of their mean rate to F_t is known. The upper forecast is F_t times a
-quantile of the latest ratios, at least 1. Ratios rather than differences: they grow with the load. Bursts
-that are shorter than the lead time can't be answered by ordering; engines must have headroom for them (a plan's
-proof on a trace gives it). Everything is a function of past rates alone.
+sooner. So what counts is the load until then: the point forecast F_t is the larger of ŷ_{t+1} and ŷ_{t+h}.
+Once those intervals are over, the ratio of their mean rate to F_t is known. The upper forecast is F_t times
+a quantile of the latest ratios, at least 1. Ratios rather than differences: they grow with the load. Bursts
+that are shorter than the lead time can't be answered by ordering; engines must have headroom for them (a
+plan's proof on a trace gives it). Everything is a function of past rates alone.
 """
 
 from collections import deque

@@ -44,14 +44,14 @@ class Rules:
 class Load:
     """What was seen since the last look: requests that came, of those that ended the lengths, the queue.
 
-    Lengths are known request by request, or as histograms of inputs and of outputs.
+    Lengths are known request by request, or as histograms of inputs and of outputs, a pair an engine.
     """
 
     now_s: float
     seconds: float
     arrived: float
     ended: tuple[tuple[int, int], ...] = ()
-    histograms: tuple[Histogram, Histogram] | None = None
+    histograms: tuple[tuple[Histogram, Histogram], ...] = ()
     waiting: float = 0.0
 
 
@@ -114,8 +114,8 @@ class Loop:
         self.forecaster.add(rate_rps)
         self.window.fade(load.now_s)
         self.window.add(load.ended)
-        if load.histograms:
-            self.window.add_histograms(*load.histograms)
+        for inputs, outputs in load.histograms:
+            self.window.add_histograms(inputs, outputs)
 
     def _need_rps(self, load: Load) -> float:
         queue_rps = load.waiting / self.rules.lead_s
