@@ -9,10 +9,10 @@ series, Management Science 31, 1985; Hyndman and Athanasopoulos, Forecasting: Pr
 
 What is ordered now serves after the lead time of h intervals, and what is given up now can't be back
 sooner. So what counts is the load until then: the point forecast F_t is the larger of ŷ_{t+1} and ŷ_{t+h}.
-Once those intervals are over, the ratio of their mean rate to F_t is known. The upper forecast is F_t times
-a quantile of the latest ratios, at least 1. Ratios rather than differences: they grow with the load. Bursts
-that are shorter than the lead time can't be answered by ordering; engines must have headroom for them (a
-plan's proof on a trace gives it). Everything is a function of past rates alone.
+Once those intervals are over, the ratio of their highest rate to F_t is known. The upper forecast is F_t
+times a quantile of the latest ratios, at least 1. That covers errors of the forecast and bursts at once: bursts
+that are shorter than the lead time can't be answered by ordering, they need room. Ratios rather than
+differences: they grow with the load. Everything is a function of past rates alone.
 """
 
 from collections import deque
@@ -25,9 +25,9 @@ from math import ceil
 class Smoothing:
     """α, β and φ; the `quantile` of the latest `ratios` errors, of which `least` must be known."""
 
-    level: float = 0.2
-    trend: float = 0.05
-    damping: float = 0.9
+    level: float = 0.1
+    trend: float = 0.02
+    damping: float = 0.95
     quantile: float = 0.9
     ratios: int = 240
     least: int = 20
@@ -35,7 +35,7 @@ class Smoothing:
 
 @dataclass(slots=True)
 class Forecaster:
-    """Takes a rate an interval and forecasts that of the next `horizon` intervals.
+    """Takes a rate an interval and forecasts the highest of the next `horizon` intervals.
 
     Until enough errors are known to say how far off it is, the answer is not below `floor_rps`, the rate
     that the fleet was planned for.
@@ -71,7 +71,7 @@ class Forecaster:
         if len(self._made) == self.horizon:
             made = self._made.popleft()
             if made > 0:
-                self._ratios.append(sum(self._recent) / len(self._recent) / made)
+                self._ratios.append(max(self._recent) / made)
             if len(self._ratios) > self.smoothing.ratios:
                 self._ratios.popleft()
 

@@ -2,7 +2,8 @@
 
 What must be carried is the highest upper forecast of the last `hold_s` seconds, and a queue on top, as if it
 were to be worked off within a lead time. So more is ordered as soon as a forecast says so, and less only
-once the lower need has held. The loop knows nothing of clocks, networks or clusters.
+once the lower need has held, and is lower by a part that is worth a change (`band`). The loop knows nothing
+of clocks, networks or clusters.
 """
 
 from collections import deque
@@ -29,6 +30,7 @@ class Rules:
     interval_s: float = 30.0
     startup_s: float = 240.0
     hold_s: float = 600.0
+    band: float = 0.05
     half_life_s: float = 900.0
     prior_requests: float = 500.0
     smoothing: Smoothing = field(default_factory=Smoothing)
@@ -85,6 +87,7 @@ class Loop:
         self.forecaster = Forecaster(horizon, prior.rate_rps, rules.smoothing)
         self.needs: deque[tuple[float, float]] = deque()
         self.began_s: float | None = None
+        self.need_rps = 0.0
         self.capacities = KnownCapacities()
         self.now = demand
 
@@ -92,8 +95,8 @@ class Loop:
         """Take what was seen, and the engines of each pool that answer, and decide."""
         rate_rps = load.arrived / load.seconds
         self._take(load, rate_rps)
-        need_rps = self._need_rps(load)
-        workload = self.window.workload(max(need_rps, LEAST_RPS))
+        self._note_need(load)
+        workload = self.window.workload(max(self.need_rps, LEAST_RPS))
         self.now = self.capacities.demand_at(self.demand, workload)
         goal = goal_of(self.now, self.pools, self.ordered, self.rules.solving)
         self.ordered = self._step(goal, load.now_s, ready)
@@ -106,7 +109,7 @@ class Loop:
             goal.served,
             rate_rps,
             self.forecaster.upper_rps,
-            need_rps,
+            self.need_rps,
             usd_per_hour(self.pools, self.ordered),
         )
 
@@ -117,12 +120,15 @@ class Loop:
         for inputs, outputs in load.histograms:
             self.window.add_histograms(inputs, outputs)
 
-    def _need_rps(self, load: Load) -> float:
+    def _note_need(self, load: Load) -> None:
+        """Raise the need at once; lower it only to a level that is lower by the band, and has held."""
         queue_rps = load.waiting / self.rules.lead_s
         self.needs.append((load.now_s, self.forecaster.upper_rps + queue_rps))
         while self.needs[0][0] < load.now_s - self.rules.hold_s:
             self.needs.popleft()
-        return max(need for _, need in self.needs)
+        held_rps = max(need for _, need in self.needs)
+        if not self.need_rps * (1 - self.rules.band) <= held_rps <= self.need_rps:
+            self.need_rps = held_rps
 
     def _step(self, goal: Goal, now_s: float, ready: Sequence[int]) -> tuple[int, ...]:
         """Less only where the loop has been looking for as long as a lower need must hold."""

@@ -61,7 +61,10 @@ def fitted(seed: Floats, rows: Floats, columns: Floats) -> Floats:
     joint: Floats = seed / seed.sum() + SEED
     columns = columns * (total / columns.sum())
     for _ in range(ROUNDS):
-        joint *= (rows / joint.sum(1))[:, None]
-        sums = joint.sum(0)
-        joint *= np.divide(columns, sums, out=np.zeros_like(sums), where=sums > 0)
+        joint *= _parts(rows, joint.sum(1))[:, None]
+        joint *= _parts(columns, joint.sum(0))
     return joint
+
+
+def _parts(wanted: Floats, sums: Floats) -> Floats:
+    return np.divide(wanted, sums, out=np.zeros_like(sums), where=sums > 0)
