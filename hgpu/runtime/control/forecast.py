@@ -10,8 +10,8 @@ series, Management Science 31, 1985; Hyndman and Athanasopoulos, Forecasting: Pr
 What is ordered now serves after the lead time of h intervals, and what is given up now can't be back
 sooner. So what counts is the load until then: the point forecast F_t is the larger of ŷ_{t+1} and ŷ_{t+h}.
 Once those intervals are over, the ratio of their highest rate to F_t is known. The upper forecast is F_t
-times a quantile of the latest ratios, at least 1. That covers errors of the forecast and bursts at once: bursts
-that are shorter than the lead time can't be answered by ordering, they need room. Ratios rather than
+times a quantile of the latest ratios, at least 1. That covers errors of the forecast and bursts at once:
+bursts that are shorter than the lead time can't be answered by ordering, they need room. Ratios rather than
 differences: they grow with the load. Everything is a function of past rates alone.
 """
 

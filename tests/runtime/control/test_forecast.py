@@ -33,7 +33,7 @@ def test_a_load_that_rises_is_forecast_above_its_last_rate() -> None:
 
 
 def test_bursts_that_were_seen_are_room_that_is_kept() -> None:
-    """Every tenth interval has three times the rate: the upper forecast has room for it, not for twice that."""
+    """Every tenth interval has three times the rate: there is room for it, and not for twice that."""
     made = forecast([30.0 if n % 10 == 0 else 10.0 for n in range(300)], horizon=10)
     assert 29.9 <= made.upper_rps <= 60.0
 

@@ -138,7 +138,7 @@ def test_what_no_load_asked_for_is_no_reason_to_change(
 def test_a_larger_load_never_costs_less(
     case: tuple[Demand, tuple[ControlledPool, ...]], rates: tuple[float, float]
 ) -> None:
-    """From nothing, and with an exact solve; with changes counted it may keep a dearer fleet for less load."""
+    """From nothing, solved exactly; with changes counted a dearer fleet may be kept for less load."""
     demand, pools = case
     exact = Solving(change_usd_per_hour=0.0, gap=0.0)
     low, high = (
