@@ -163,7 +163,7 @@ def controller_of(setting: Setting, case: Case) -> tuple[Fleet, Controller, Orde
         ]
         return fleet, Reactive(scalers, first.routing), first
     loop = Loop(fleet.demand, fleet.pools, fleet.engines, Rules(startup_s=case.startup_s))
-    return fleet, SimulatedLoop(loop), first
+    return fleet, SimulatedLoop(loop, first.routing), first
 
 
 class Timed:

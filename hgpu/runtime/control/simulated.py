@@ -16,13 +16,15 @@ from hgpu.solvers.demand import Demand
 
 
 class SimulatedLoop:
-    """Passes what is seen to a loop, and its decisions back; keeps them."""
+    """Passes what is seen to a loop, and its decisions back; keeps them.
 
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
+    `routing` is the one that the fleet begins with.
+    """
+
+    def __init__(self, loop: Loop, routing: Routing) -> None:
+        self.loop, self.routing = loop, routing
         self.interval_s = loop.rules.interval_s
         self.decisions: list[Decision] = []
-        self.routing: Routing | None = None
 
     def orders(self, seen: Seen) -> Orders:
         """Decide, and route over the engines that stay ready."""
@@ -38,7 +40,6 @@ class SimulatedLoop:
             for have, count, pool in zip(ready, machines, pools, strict=True)
         ]
         self.routing = self._routes(stay) or self.routing
-        assert self.routing is not None
         return Orders(machines, self.routing)
 
     def _routes(self, ready: Sequence[int]) -> Routing | None:
@@ -64,15 +65,13 @@ def machines_of(pools: Sequence[ControlledPool], engines: Sequence[int]) -> tupl
     return tuple(ceil(count / pool.engines_per_machine) for pool, count in zip(pools, engines, strict=True))
 
 
-def elastic_pools(
-    demand: Demand, pools: Sequence[ControlledPool], as_slow_as_planned: bool = True
-) -> tuple[ElasticPool, ...]:
+def elastic_pools(demand: Demand, pools: Sequence[ControlledPool]) -> tuple[ElasticPool, ...]:
     """Return the machines to simulate, with steps as slow as the plan's confidence asks for."""
     models, factor = demand.candidates.latency, demand.candidates.factor
     return tuple(
         ElasticPool(
             pool.name,
-            slower(models[pool.point], factor(pool.point)) if as_slow_as_planned else models[pool.point],
+            slower(models[pool.point], factor(pool.point)),
             pool.point.engine,
             pool.engines_per_machine,
             pool.offer.usd_per_hour,

@@ -140,5 +140,9 @@ async def _ask(session: "aiohttp.ClientSession", url: str, address: str) -> Scra
     async with session.get(there, headers=headers, timeout=ClientTimeout(TIMEOUT_S)) as answer:
         if answer.status != 200:
             raise EngineError(f"answered {answer.status}")
-        body = await answer.content.read(LARGEST_BYTES)
+        body = bytearray()
+        async for piece in answer.content.iter_any():
+            body += piece
+            if len(body) > LARGEST_BYTES:
+                raise EngineError(f"answered more than {LARGEST_BYTES} bytes")
     return parse_metrics(body.decode(errors="replace"))
