@@ -44,8 +44,8 @@ from hgpu.workloads.trace import Trace
 USERS = 20  # how many play the trace at once
 STARTUP_S = 240.0
 PROOF_REQUESTS = 40_000
-STARTUPS_S = (60.0, 120.0, 240.0, 480.0)
-TARGETS = (1.0, 2.0, 4.0)  # requests in flight an engine, as multiples of what the static plan predicts
+STARTUPS_S = (120.0, 240.0, 480.0)
+TARGETS = (0.5, 1.0, 2.0)  # requests in flight an engine, as multiples of what the static plan predicts
 SPEC = {
     "kind": "serve",
     "model": "meta-llama/Llama-3.1-8B-Instruct",
@@ -158,8 +158,8 @@ def controller_of(setting: Setting, case: Case) -> tuple[Fleet, Controller, Orde
         return fleet, Unchanging(first), first
     if case.kind == "reactive":
         scalers = [
-            Scaler(max(1.0, case.target * each), pool.engines_per_machine)
-            for pool, each in zip(fleet.pools, fleet.in_flight, strict=True)
+            Scaler(max(1.0, case.target * each), pool.engines_per_machine, most=count)
+            for pool, each, count in zip(fleet.pools, fleet.in_flight, first.machines, strict=True)
         ]
         return fleet, Reactive(scalers, first.routing), first
     loop = Loop(fleet.demand, fleet.pools, fleet.engines, Rules(startup_s=case.startup_s))

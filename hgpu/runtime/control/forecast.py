@@ -12,18 +12,24 @@ sooner. So what counts is the load until then: the point forecast F_t is the lar
 Once those intervals are over, the ratio of their highest rate to F_t is known. The upper forecast is F_t
 times a quantile of the latest ratios, at least 1. That covers errors of the forecast and bursts at once:
 bursts that are shorter than the lead time can't be answered by ordering, they need room. Ratios rather than
-differences: they grow with the load. Everything is a function of past rates alone.
+differences: they grow with the load. A ratio to a forecast that was made while next to nothing came may be
+enormous, so the answer is never more than a quarter above the highest rate that was seen as far back as the
+ratios go. Everything is a function of past rates alone.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from math import ceil
 
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """α, β and φ; the `quantile` of the latest `ratios` errors, of which `least` must be known."""
+    """α, β and φ; the `quantile` of the latest `ratios` errors, of which `least` must be known.
+
+    No forecast goes `beyond` so many times the highest rate seen.
+    """
 
     level: float = 0.1
     trend: float = 0.02
@@ -31,6 +37,7 @@ class Smoothing:
     quantile: float = 0.9
     ratios: int = 240
     least: int = 20
+    beyond: float = 1.25
 
 
 @dataclass(slots=True)
@@ -46,7 +53,7 @@ class Forecaster:
     smoothing: Smoothing = field(default_factory=Smoothing)
     _level: float | None = None
     _trend: float = 0.0
-    _recent: deque[float] = field(default_factory=deque)
+    _seen: deque[float] = field(default_factory=deque)
     _made: deque[float] = field(default_factory=deque)
     _ratios: deque[float] = field(default_factory=deque)
 
@@ -65,13 +72,13 @@ class Forecaster:
 
     def _learn(self, rate_rps: float) -> None:
         """Note the rate, and the error of the forecast whose intervals are over."""
-        self._recent.append(rate_rps)
-        if len(self._recent) > self.horizon:
-            self._recent.popleft()
+        self._seen.append(rate_rps)
+        if len(self._seen) > self.smoothing.ratios + self.horizon:
+            self._seen.popleft()
         if len(self._made) == self.horizon:
             made = self._made.popleft()
             if made > 0:
-                self._ratios.append(max(self._recent) / made)
+                self._ratios.append(max(islice(reversed(self._seen), self.horizon)) / made)
             if len(self._ratios) > self.smoothing.ratios:
                 self._ratios.popleft()
 
@@ -89,7 +96,8 @@ class Forecaster:
         """The forecast with what its latest errors ask for on top."""
         if len(self._ratios) < self.smoothing.least:
             return max(self.floor_rps, self.point_rps)
-        return self.point_rps * max(1.0, quantile(self._ratios, self.smoothing.quantile))
+        upper_rps = self.point_rps * max(1.0, quantile(self._ratios, self.smoothing.quantile))
+        return min(upper_rps, self.smoothing.beyond * max(self._seen))
 
 
 def quantile(values: Sequence[float] | deque[float], part: float) -> float:

@@ -38,6 +38,15 @@ def test_bursts_that_were_seen_are_room_that_is_kept() -> None:
     assert 29.9 <= made.upper_rps <= 60.0
 
 
+def test_a_forecast_made_in_silence_makes_none_enormous() -> None:
+    """Half a minute in five there are 100 requests a second, else next to none."""
+    made = Forecaster(4, 0.0)
+    for n in range(200):
+        made.add(100.0 if n % 10 == 0 else 1e-6)
+        assert made.upper_rps <= 125.0 + 1e-9
+    assert made.upper_rps >= 60.0
+
+
 def test_until_errors_are_known_the_planned_rate_is_a_floor() -> None:
     assert forecast([1.0] * 10, floor=5.0).upper_rps == 5.0
     assert forecast([1.0] * 100, floor=5.0).upper_rps == pytest.approx(1.0)
@@ -46,7 +55,7 @@ def test_until_errors_are_known_the_planned_rate_is_a_floor() -> None:
 @given(RATES, st.integers(1, 12))
 def test_forecasts_are_finite_never_negative_and_the_same_again(rates: list[float], horizon: int) -> None:
     one, other = forecast(rates, horizon), forecast(rates, horizon)
-    assert 0 <= one.point_rps <= one.upper_rps < 1e9
+    assert 0 <= one.point_rps < 1e9 and 0 <= one.upper_rps <= max(1.25 * max(rates), one.point_rps) + 1e-9
     assert one.upper_rps == other.upper_rps
 
 
