@@ -113,8 +113,8 @@ def _prepared(asked: Asked) -> tuple[Artifact[PlanPayload], Watch, tuple[str, ..
         solving=Solving(asked.change_usd_per_hour, asked.budget_usd_per_hour),
     )
 
-    def start(answering: dict[str, int]) -> Loop:
-        return Loop(demand, pools, [answering[pool.name] for pool in pools], rules)
+    def start(there: dict[str, int]) -> Loop:
+        return Loop(demand, pools, [there[pool.name] for pool in pools], rules)
 
     sources = sources_of(asked.metrics, [pool.name for pool in pools])
     return plan, Watch(Reader(sources), start, note), unprofiled

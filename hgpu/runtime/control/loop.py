@@ -25,7 +25,12 @@ LEAST_RPS = 1e-6  # a service that nobody asks keeps the engines that any load n
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How a loop decides; `startup_s` is from the order of a machine until its engine answers."""
+    """How a loop decides.
+
+    - `interval_s`: from look to look; `startup_s`: from the order of a machine until its engine answers;
+    - `hold_s`, `band`: how long a lower need must hold, and the part by which it must be lower;
+    - `half_life_s`, `prior_requests`: of the window of lengths.
+    """
 
     interval_s: float = 30.0
     startup_s: float = 240.0

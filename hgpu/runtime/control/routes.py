@@ -10,6 +10,7 @@ from hgpu.runtime.control.pools import ControlledPool
 from hgpu.simulator.routing import Routing
 from hgpu.solvers.demand import Demand
 from hgpu.solvers.levelling import levelled
+from hgpu.solvers.matrix import Floats, Ints
 from hgpu.solvers.problem import Problem
 
 
@@ -50,7 +51,7 @@ def ready_routes(
     return Routing(tuple(cells), table, tuple(tier.share for tier in tiers))
 
 
-def _levelled(problem: Problem, counts: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> "np.ndarray":
+def _levelled(problem: Problem, counts: Ints) -> Floats:
     """Shares (rows × columns) over the columns with engines; none for rows that they can't serve."""
     capacity = np.array([column.capacity_rps for column in problem.columns]).T
     able = (capacity > 0) & (counts > 0)

@@ -65,12 +65,13 @@ def _source(word: str, pools: Sequence[str]) -> Source:
 class Reading:
     """What happened on each engine since the last reading, how many of each pool answer, why others don't.
 
-    Nothing is known to have happened on an engine that answers for the first time: a counter says something
-    only beside an earlier one.
+    `addresses` counts those that don't answer too. Nothing is known to have happened on an engine that
+    answers for the first time: a counter says something only beside an earlier one.
     """
 
     passed: tuple[Passed, ...]
     answering: dict[str, int]
+    addresses: dict[str, int]
     silent: tuple[str, ...]
 
 
@@ -86,16 +87,18 @@ class Reader:
         found = await asyncio.gather(*(self._ask_all(session, source) for source in self.sources))
         scrapes: dict[tuple[str, str], Scrape] = {}
         answering = dict.fromkeys((source.pool for source in self.sources), 0)
+        addresses = dict(answering)
         silent: list[str] = []
         for source, (said, failed) in zip(self.sources, found, strict=True):
             scrapes |= {(source.url, address): scrape for address, scrape in said.items()}
             answering[source.pool] += len(said)
+            addresses[source.pool] += len(said) + len(failed)
             silent += failed
         if not scrapes:
             raise EngineError("no engine's metrics can be read", "; ".join(silent))
         made = tuple(passed(self.last[at], now) for at, now in scrapes.items() if at in self.last)
         self.last |= scrapes  # an engine that is silent today may tell tomorrow what happened in between
-        return Reading(made, answering, tuple(silent))
+        return Reading(made, answering, addresses, tuple(silent))
 
     async def _ask_all(
         self, session: "aiohttp.ClientSession", source: Source

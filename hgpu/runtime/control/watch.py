@@ -34,8 +34,8 @@ class Decided:
 class Watch:
     """Looks on and on. `decision` is the last one; `read_s` when the load was last read, by the clock.
 
-    The loop is made at the first reading, from the engines that answer then: what runs now is what it
-    changes.
+    The loop is made at the first reading, from the engines that there are then, those included that don't
+    answer: what runs now is what it changes, and a moment's silence is no reason to take an engine away.
     """
 
     reader: Reader
@@ -68,7 +68,7 @@ class Watch:
         self.read_s, self.answering, self.silent = now_s, reading.answering, reading.silent
         self.readings += 1
         if self.loop is None:
-            self.loop = self.start(reading.answering)
+            self.loop = self.start(reading.addresses)
         if not reading.passed or not seconds:
             return None
         self.decision = await asyncio.to_thread(self._decide, self.loop, reading, now_s, seconds)

@@ -154,6 +154,22 @@ def test_one_silent_engine_is_not_ready_and_the_others_are_read(
         asyncio.run(course(one, other))
 
 
+def test_an_engine_that_is_silent_at_first_is_not_taken_away(
+    start: Callable[[dict[str, int]], Loop],
+) -> None:
+    l4, a100 = Engine(), Engine()
+
+    async def course(*urls: str) -> None:
+        watch, clock, _ = watching(start, ("L4", urls[0]), ("A100-80GB", urls[1]))
+        a100.status = 500
+        await look_twice(watch, clock, l4)
+        assert watch.decision is not None and watch.answering["A100-80GB"] == 0
+        assert (await get(watch, "/metrics/default/chat-a100"))[1].split()[-1] == "100"
+
+    with serving(l4) as one, serving(a100) as other:
+        asyncio.run(course(one, other))
+
+
 def test_an_error_that_nobody_foresaw_does_not_end_the_watch(
     start: Callable[[dict[str, int]], Loop],
 ) -> None:
