@@ -9,6 +9,7 @@ robin (the largest n·w − c takes it) falls behind by more than one where ther
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -51,8 +52,8 @@ class Dispatch:
 
     def __init__(self, routing: Routing) -> None:
         self.routing = routing
-        self.tiers = [Spread(routing.tiers) for _ in routing.buckets]
-        self.pools = [Spread(row) for row in routing.shares]
+        self.tiers = [Turns(routing.tiers) for _ in routing.buckets]
+        self.pools = [Turns(row) for row in routing.shares]
 
     def pools_of(self, input_tokens: Ints, output_tokens: Ints) -> tuple[Ints, Ints]:
         """Return the pool and the tier of the next requests, by number; NOBODY where no bucket holds it."""
@@ -66,39 +67,42 @@ class Dispatch:
                 & (output_tokens > bucket.output_low)
                 & (output_tokens <= bucket.output_high)
             )
-            tiers[held] = self.tiers[number].take(len(held))
+            tiers[held] = self.tiers[number].take_all(len(held))
             for tier in range(len(self.routing.tiers)):
                 mine = held[tiers[held] == tier]
-                pools[mine] = self.pools[tier * len(buckets) + number].take(len(mine))
+                pools[mine] = self.pools[tier * len(buckets) + number].take_all(len(mine))
         return pools, tiers
 
 
-class Spread:
-    """Gives the requests of a bucket to pools by their shares, which sum to 1."""
+class Turns:
+    """Whose turn it is, request by request; shares sum to 1."""
+
+    __slots__ = ("_number", "_pools", "_shares", "_taken")
 
     def __init__(self, shares: Sequence[float]) -> None:
-        self.shares = shares
-        self.pools = [pool for pool, share in enumerate(shares) if share > 0]
-        self.taken = [0] * len(shares)
-        self.number = 0
+        self._pools = [pool for pool, share in enumerate(shares) if share > 0]
+        self._shares = shares
+        self._taken = [0] * len(shares)
+        self._number = 0
 
-    def take(self, requests: int) -> list[int]:
-        """Return which pool takes each of the next so many requests."""
-        if len(self.pools) == 1:
-            return self.pools * requests
-        return [self._next() for _ in range(requests)]
-
-    def _next(self) -> int:
-        self.number += 1
-        first, first_due = NOBODY, np.inf
-        for pool in self.pools:
-            due = (self.taken[pool] + 1) / self.shares[pool]
-            if due < first_due and self.taken[pool] < self.number * self.shares[pool]:
+    def take(self) -> int:
+        """Return the pool that takes the next request."""
+        if len(self._pools) == 1:
+            return self._pools[0]
+        self._number += 1
+        first, first_due = NOBODY, inf
+        for pool in self._pools:
+            due = (self._taken[pool] + 1) / self._shares[pool]
+            if due < first_due and self._taken[pool] < self._number * self._shares[pool]:
                 first, first_due = pool, due
-        self.taken[first] += 1
+        self._taken[first] += 1
         return first
+
+    def take_all(self, requests: int) -> list[int]:
+        """Return the pools that take the next so many requests."""
+        return [self.take() for _ in range(requests)]
 
 
 def spread(shares: Sequence[float], requests: int) -> list[int]:
     """Return which pool takes each of that many requests; shares sum to 1."""
-    return Spread(shares).take(requests)
+    return Turns(shares).take_all(requests)

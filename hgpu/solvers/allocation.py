@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 
 from hgpu.core.errors import Infeasible
+from hgpu.solvers.alike import merged, unmerged
 from hgpu.solvers.extraction import allocation_of
 from hgpu.solvers.highs import Answer, Outcome, minimize
 from hgpu.solvers.model import Layout, layout_of
@@ -30,6 +31,7 @@ def solve(problem: Problem) -> Solution:
     Raises Infeasible naming the bucket that nobody serves, or the limits that can't hold and the least
     by which one would have to be raised.
     """
+    whole, problem = problem, merged(problem)
     _check_served(problem)
     ordered, buckets = sorted_problem(problem)
     started = time.perf_counter()
@@ -46,7 +48,7 @@ def solve(problem: Problem) -> Solution:
     solved = time.perf_counter()
     cost = allocation.usd_per_hour
     return Solution(
-        reordered(allocation, buckets),
+        unmerged(reordered(allocation, buckets), whole),
         Status.OPTIMAL if answer.outcome is Outcome.PROVEN else Status.FEASIBLE,
         cost - max(0.0, answer.cost - answer.bound),
         layout.matrix.variables,
@@ -80,8 +82,8 @@ def _check_served(problem: Problem) -> None:
         if rate > 0 and not any(column.capacity_rps[number] > 0 for column in problem.columns):
             raise Infeasible(
                 f"no GPU type can serve requests with {name} tokens",
-                f"none of {len(problem.columns)} offers meets the objectives for them, even unloaded",
-                "relax the objective that `hgpu plan` names for them, or allow other GPU types",
+                f"none of {len(problem.columns)} offers meets the objectives for them all, even unloaded",
+                "relax an objective, allow other GPU types, or set routing: lengths if clients state outputs",
             )
 
 

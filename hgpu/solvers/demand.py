@@ -49,6 +49,13 @@ class Row:
         """Bucket, tier and service, as far as they are needed to tell it."""
         return " ".join(part for part in (self.service, self.tier.name, self.bucket.name) if part)
 
+    @property
+    def input_name(self) -> str:
+        """The same without the output."""
+        return " ".join(
+            part for part in (self.service, self.tier.name, f"in≤{self.bucket.input_high}") if part
+        )
+
 
 @dataclass(frozen=True)
 class Demand:
@@ -136,6 +143,11 @@ def problem_of(
         running,
         change.usd_per_hour,
         demands[0].service.budget_usd_per_hour if len(demands) == 1 else None,
+        tuple(
+            row.input_name if demand.service.routed_by_input else row.name
+            for demand in demands
+            for row in demand.rows
+        ),
     )
 
 

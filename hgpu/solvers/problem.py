@@ -70,6 +70,7 @@ class Problem:
     - `preemptible_shares`: the most of each bucket that spot machines may serve; all of it where empty;
     - `running`, `change_usd_per_hour`: engines that run now, by column, and what starting or stopping
       one counts for, as if it were rent;
+    - `alike`: the group of each bucket; those of a group are shared out alike (none: each on its own);
     - `budget_usd_per_hour`: serve as much of the mix as this buys (rates scale together), instead of
       serving the rates for the least money.
     """
@@ -84,6 +85,7 @@ class Problem:
     running: Mapping[int, int] = field(default_factory=dict)
     change_usd_per_hour: float = 0.0
     budget_usd_per_hour: float | None = None
+    alike: tuple[str, ...] = ()
 
     @property
     def limits_spot(self) -> bool:

@@ -13,6 +13,7 @@ from hgpu.core.slo import Objective, Slo, Tier
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Degree = Literal[1, 2, 4, 8]
+Routing = Literal["input", "lengths"]
 
 
 class WorkloadSpec(Strict):
@@ -149,7 +150,10 @@ class SpotSpec(Strict):
 
 
 class ServeSpec(Strict):
-    """A service to plan for."""
+    """A service to plan for.
+
+    `routing` says what a router knows of a request: its input, or both lengths before it has run.
+    """
 
     kind: Literal["serve"]
     model: str
@@ -161,6 +165,7 @@ class ServeSpec(Strict):
     modes: list[Mode] = Field(default=[Mode.MIXED], min_length=1)
     engine: EngineSpec = EngineSpec()
     offers: OffersSpec = OffersSpec()
+    routing: Routing = "input"
     spot: SpotSpec = SpotSpec()
     limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     min_engines: Count = 1

@@ -28,7 +28,8 @@ class Service:
     `limits` caps counts of machines or GPUs (`hgpu/solvers/limits.py` knows the names), `min_engines` is
     how many engines must run at least, and `spare_machines` how many each pool can lose. At most
     `spot_share` of a bucket goes to spot machines, which are there `spot_availability` of the time.
-    `files` are the inputs by their hashes.
+    `files` are the inputs by their hashes. Where it is `routed_by_input`, requests of one input are shared
+    out alike whatever their output, which no router knows beforehand.
     """
 
     model: ModelSpec
@@ -45,6 +46,7 @@ class Service:
     spare_machines: int = 0
     budget_usd_per_hour: float | None = None
     trace: Path | None = None
+    routed_by_input: bool = True
 
     @property
     def name(self) -> str:
@@ -97,6 +99,7 @@ def service_of(spec: ServeSpec, today: date | None = None) -> Service:
         spec.spare_machines,
         spec.budget_usd_per_hour,
         Path(spec.workload.trace) if spec.workload.trace else None,
+        spec.routing == "input",
     )
 
 

@@ -1,5 +1,6 @@
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,44 @@ def test_every_request_is_served_and_no_engine_is_overfull(
     for pool in solution.allocation.pools:
         assert pool.load_engines <= pool.engines * (1 + 1e-6)
     assert solution.bound_usd_per_hour <= solution.allocation.usd_per_hour + 1e-9
+
+
+def by_hand(case: Problem) -> Problem:
+    """The problem with one bucket of rate 1 for each group: what an engine spends on all of it."""
+    groups = list(dict.fromkeys(case.alike))
+    columns = []
+    for c in case.columns:
+        spent = dict.fromkeys(groups, 0.0)
+        for rate, capacity, group in zip(case.rates_rps, c.capacity_rps, case.alike, strict=True):
+            spent[group] += rate / capacity if capacity else float("inf")
+        capacities = tuple(1 / spent[group] for group in groups)
+        columns.append(column(c.offer.gpu, c.offer.usd_per_hour, capacities, c.offer.gpu_count))
+    return problem((1.0,) * len(groups), columns)
+
+
+@settings(max_examples=40, deadline=None)
+@given(CASES, st.lists(st.sampled_from(["short", "long"]), min_size=3, max_size=3))
+def test_buckets_that_a_router_cant_tell_apart_are_shared_out_alike(
+    case: tuple[list[float], list[tuple[float, list[float], int]]], groups: list[str]
+) -> None:
+    free = built(case)
+    bound = replace(free, alike=tuple(groups[: len(free.rates_rps)]))
+    expected = brute_force(by_hand(bound), most=6)
+    try:
+        solution = solve(bound)
+    except Infeasible:
+        assert expected == float("inf")
+        return
+    if expected < float("inf"):  # within the counts that brute force tries
+        assert solution.allocation.usd_per_hour == pytest.approx(expected, rel=1e-6)
+    assert solution.allocation.usd_per_hour >= cost(free) - 1e-6
+    rows = dict(zip(bound.alike, solution.allocation.shares, strict=True))
+    assert all(rows[g] == row for g, row in zip(bound.alike, solution.allocation.shares, strict=True))
+    for number, pool in enumerate(solution.allocation.pools):
+        capacity = next(c.capacity_rps for c in bound.columns if c.offer == pool.offer)
+        load = sum(
+            rate * row[number] / capacity[b]
+            for b, (rate, row) in enumerate(zip(bound.rates_rps, solution.allocation.shares, strict=True))
+            if row[number] > 0
+        )
+        assert load == pytest.approx(pool.load_engines, abs=1e-6)

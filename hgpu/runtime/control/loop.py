@@ -1,9 +1,9 @@
 """The control loop: look at the load, forecast it, solve again, and step towards the answer.
 
-What must be carried is the highest upper forecast of the last `hold_s` seconds, and a queue on top, as if it
-were to be worked off within a lead time. So more is ordered as soon as a forecast says so, and less only
-once the lower need has held, and is lower by a part that is worth a change (`band`). The loop knows nothing
-of clocks, networks or clusters.
+What must be carried is the highest of what was forecast and of what came in the last `hold_s` seconds, and a
+queue on top, as if it were to be worked off within a lead time. So more is ordered as soon as it shows, and
+less only once the lower need has held, and is lower by a part that is worth a change (`band`). The loop knows
+nothing of clocks, networks or clusters.
 """
 
 from collections import deque
@@ -100,7 +100,7 @@ class Loop:
         """Take what was seen, and the engines of each pool that answer, and decide."""
         rate_rps = load.arrived / load.seconds
         self._take(load, rate_rps)
-        self._note_need(load)
+        self._note_need(load, rate_rps)
         workload = self.window.workload(max(self.need_rps, LEAST_RPS))
         self.now = self.capacities.demand_at(self.demand, workload)
         goal = goal_of(self.now, self.pools, self.ordered, self.rules.solving)
@@ -125,10 +125,10 @@ class Loop:
         for inputs, outputs in load.histograms:
             self.window.add_histograms(inputs, outputs)
 
-    def _note_need(self, load: Load) -> None:
+    def _note_need(self, load: Load, rate_rps: float) -> None:
         """Raise the need at once; lower it only to a level that is lower by the band, and has held."""
         queue_rps = load.waiting / self.rules.lead_s
-        self.needs.append((load.now_s, self.forecaster.upper_rps + queue_rps))
+        self.needs.append((load.now_s, max(self.forecaster.upper_rps, rate_rps) + queue_rps))
         while self.needs[0][0] < load.now_s - self.rules.hold_s:
             self.needs.popleft()
         held_rps = max(need for _, need in self.needs)

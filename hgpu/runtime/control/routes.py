@@ -8,10 +8,13 @@ import numpy as np
 from hgpu.core.workload import Bucket
 from hgpu.runtime.control.pools import ControlledPool
 from hgpu.simulator.routing import Routing
+from hgpu.solvers.alike import merged
 from hgpu.solvers.demand import Demand
 from hgpu.solvers.levelling import levelled
 from hgpu.solvers.matrix import Floats, Ints
 from hgpu.solvers.problem import Problem
+
+NOBODY_CAN = 0.5  # of a bucket's requests: shares make up 1, or 0 where no ready pool serves it
 
 
 def ready_routes(
@@ -27,28 +30,45 @@ def ready_routes(
     serves within the objectives goes to the ready pool with the largest cache: late is better than never.
     Where nobody is ready, all goes to the first pool.
     """
+    row_of = _rows(problem, pools, ready)
+    last = _alone(_last_resort(demand, pools, ready), len(pools))
+    service = demand.service
+    known: dict[tuple[int, int, int | None], tuple[float, ...] | None] = {}
+    number = 0
+    for tier in range(len(service.tiers)):
+        for bucket in service.workload.buckets:
+            row = row_of[problem.alike[number]]
+            known[tier, bucket.input_high, bucket.output_high] = row
+            if service.routed_by_input:
+                known[tier, bucket.input_high, None] = row
+            number += 1
+    table = tuple(
+        known.get((tier, cell.input_high, cell.output_high))
+        or known.get((tier, cell.input_high, None))
+        or last
+        for tier in range(len(service.tiers))
+        for cell in cells
+    )
+    return Routing(tuple(cells), table, tuple(tier.share for tier in service.tiers))
+
+
+def _rows(
+    problem: Problem, pools: Sequence[ControlledPool], ready: Sequence[int]
+) -> dict[str, tuple[float, ...] | None]:
+    """Return the pools' shares of each group of buckets that are shared out alike; None where nobody can."""
     columns = {(c.offer.name, c.offer.region, c.point): n for n, c in enumerate(problem.columns)}
     place = [columns.get((p.offer.name, p.offer.region, p.point)) for p in pools]
     counts = np.zeros(len(problem.columns), np.int64)
-    for number, count in zip(place, ready, strict=True):
-        if number is not None:
-            counts[number] = count
-    shares = _levelled(problem, counts)
-    last = _last_resort(demand, pools, ready)
-    tiers = demand.service.tiers
-    rows = {}
-    for number, (tier, bucket) in enumerate(
-        (t, b) for t in range(len(tiers)) for b in demand.service.workload.buckets
-    ):
-        row = [0.0 if column is None else float(shares[number, column]) for column in place]
+    for column, count in zip(place, ready, strict=True):
+        if column is not None:
+            counts[column] = count
+    grouped = merged(problem)
+    rows: dict[str, tuple[float, ...] | None] = {}
+    for name, shares in zip(grouped.bucket_names, _levelled(grouped, counts), strict=True):
+        row = [0.0 if column is None else float(shares[column]) for column in place]
         whole = sum(row)
-        rows[tier, _bounds(bucket)] = (
-            tuple(share / whole for share in row) if whole > 0.5 else _alone(last, pools)
-        )
-    table = tuple(
-        rows.get((tier, _bounds(cell)), _alone(last, pools)) for tier in range(len(tiers)) for cell in cells
-    )
-    return Routing(tuple(cells), table, tuple(tier.share for tier in tiers))
+        rows[name] = tuple(share / whole for share in row) if whole > NOBODY_CAN else None
+    return rows
 
 
 def _levelled(problem: Problem, counts: Ints) -> Floats:
@@ -68,9 +88,5 @@ def _last_resort(demand: Demand, pools: Sequence[ControlledPool], ready: Sequenc
     return max(there, key=lambda number: models[pools[number].point].kv_capacity_tokens)
 
 
-def _alone(number: int, pools: Sequence[ControlledPool]) -> tuple[float, ...]:
-    return tuple(float(other == number) for other in range(len(pools)))
-
-
-def _bounds(bucket: Bucket) -> tuple[int, int]:
-    return (bucket.input_high, bucket.output_high)
+def _alone(number: int, pools: int) -> tuple[float, ...]:
+    return tuple(float(other == number) for other in range(pools))

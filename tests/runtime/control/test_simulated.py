@@ -19,16 +19,18 @@ Case = tuple[Demand, tuple[ControlledPool, ...]]
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return controlled(tmp_path_factory.mktemp("results"))
+    demand, pools = controlled(tmp_path_factory.mktemp("results"))
+    workload = demand.service.workload.at_rate(20.0)
+    return replace(demand, service=replace(demand.service, workload=workload)), pools
 
 
 def waves(demand: Demand, ends: bool = True) -> Trace:
-    """An hour at 4 requests a second, with twenty minutes at 16 in its middle; or the first half alone."""
-    even = poisson_trace(demand.service.workload, 4.0, duration_s=7200.0, seed=3)
-    times_s = np.interp(even.arrivals_s, [0, 1200, 6000, 7200], [0, 1200, 2400, 3600])
+    """45 minutes at 20 requests a second, a third of it at 60; or, from 20 minutes on, at 20."""
+    even = poisson_trace(demand.service.workload, 20.0, duration_s=4500.0, seed=3)
+    times_s = np.interp(even.arrivals_s, [0, 900, 3600, 4500], [0, 900, 1800, 2700])
     if not ends:
-        later = times_s > 1800
-        times_s = np.where(later, 1800 + (times_s - 1800) * 3, times_s)
+        later = times_s > 1200
+        times_s = np.where(later, 1200 + (times_s - 1200) * 3, times_s)
     return replace(even, arrivals_s=times_s)
 
 
@@ -44,11 +46,10 @@ def test_it_follows_the_load_and_serves_everyone(case: Case) -> None:
     run, controller = controlled_run(case, waves(case[0]))
     assert run.run.rejected == 0
     spent = [decision.usd_per_hour for decision in controller.decisions]
-    calm, busy, late = max(spent[5:55]), max(spent[60:120]), spent[-1]
-    assert busy > 1.5 * calm and late < busy
+    calm, busy, late = max(spent[5:40]), max(spent[50:85]), spent[-1]
+    assert busy > 1.5 * calm and late < busy / 1.5
     assert all(decision.outcome is Outcome.SOLVED for decision in controller.decisions)
-    peak = max(sum(orders) for _, orders in run.orders)
-    assert run.usd < 0.9 * max(spent) * run.run.makespan_s / 3600 and peak > min(run.orders[0][1])
+    assert run.usd < 0.8 * max(spent) * run.run.makespan_s / 3600
 
 
 def test_the_order_book_is_what_was_decided(case: Case) -> None:
@@ -62,8 +63,8 @@ def test_the_order_book_is_what_was_decided(case: Case) -> None:
 
 def test_another_future_changes_no_decision_before_it(case: Case) -> None:
     (one, first), (other, second) = (controlled_run(case, waves(case[0], ends)) for ends in (True, False))
-    before = [[row for row in c.decisions if row.now_s <= 1800] for c in (first, second)]
-    assert before[0] == before[1] and len(before[0]) == 90
+    before = [[row for row in c.decisions if row.now_s <= 1200] for c in (first, second)]
+    assert before[0] == before[1] and len(before[0]) == 60
     assert one.usd != other.usd
 
 

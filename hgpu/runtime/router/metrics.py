@@ -1,0 +1,65 @@
+"""What the router counts, as Prometheus reads it."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from hgpu.runtime.router.upstream import Pool
+
+_FIRST_BYTE_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """One router's metrics, in a registry of its own."""
+
+    def __init__(self, pools: Iterable[Pool]) -> None:
+        self.registry = CollectorRegistry()
+        self._answers = Counter(
+            "hgpu_router_answers",
+            "Answers by pool (empty: the router's own) and status.",
+            ["pool", "status"],
+            registry=self.registry,
+        )
+        self._first_byte_s = Histogram(
+            "hgpu_router_first_byte_seconds",
+            "From a request's last byte to its answer's first, with all tries.",
+            ["pool"],
+            buckets=_FIRST_BYTE_S,
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "hgpu_router_failed_tries",
+            "Tries that failed before an answer had begun.",
+            ["pool"],
+            registry=self.registry,
+        )
+        self.broken = Counter(
+            "hgpu_router_broken_answers",
+            "Answers that broke off after they had begun.",
+            ["pool"],
+            registry=self.registry,
+        )
+        self.beyond_plan = Counter(
+            "hgpu_router_beyond_plan",
+            "Requests with a longer input than any planned one.",
+            registry=self.registry,
+        )
+        self.bytes_per_token = Gauge(
+            "hgpu_router_bytes_per_token",
+            "Bytes of prompt text that count as a token.",
+            registry=self.registry,
+        )
+        in_flight = Gauge("hgpu_router_in_flight", "Requests at a pool.", ["pool"], registry=self.registry)
+        healthy = Gauge("hgpu_router_healthy", "1 where a pool answers.", ["pool"], registry=self.registry)
+        for pool in pools:
+            in_flight.labels(pool.name).set_function(partial(getattr, pool, "in_flight"))
+            healthy.labels(pool.name).set_function(partial(getattr, pool, "healthy"))
+            self.retries.labels(pool.name)
+            self.broken.labels(pool.name)
+
+    def answered(self, pool: str, status: int, seconds: float) -> None:
+        """Count an answer that begins, that many seconds after its request."""
+        self._answers.labels(pool, status).inc()
+        if pool:
+            self._first_byte_s.labels(pool).observe(seconds)
