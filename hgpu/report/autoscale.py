@@ -17,6 +17,7 @@ def decision_json(decided: Decided) -> dict[str, Any]:
         "forecast_rps": decision.forecast_rps,
         "need_rps": decision.need_rps,
         "served": decision.served,
+        "beyond": decision.beyond,
         "usd_per_hour": decision.usd_per_hour,
         "pools": [
             {
@@ -52,6 +53,8 @@ def print_decision(decided: Decided) -> None:
         rows.add_row(pool.name, pool.point.gpu, str(answering), str(engines), str(goal), cap)
     out.print(rows)
     lines = [f"{decision.outcome}: {decision.reason}"] if decision.reason else []
+    if decision.beyond:
+        lines.append(f"{decision.beyond:.2%} of requests are served by no pool within the objectives")
     lines += [f"pool {pool} is left as it is: it has no latency model" for pool in decided.unprofiled]
     for line in [*lines, *(f"no answer: {line}" for line in decided.silent)]:
         out.print(line, markup=False, soft_wrap=True)

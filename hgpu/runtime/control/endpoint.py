@@ -88,6 +88,8 @@ def own_text(watch: Watch) -> str:
         need, cost = watch.decision.need_rps, watch.decision.usd_per_hour
         rows.append(("hgpu_autoscale_need_rps", "gauge", "Requests per second to carry.", need))
         rows.append(("hgpu_autoscale_usd_per_hour", "gauge", "Price of the engines asked for.", cost))
+        beyond = watch.decision.beyond
+        rows.append(("hgpu_autoscale_beyond_share", "gauge", "Requests that no pool serves in time.", beyond))
     return "".join(
         f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value:g}\n" for name, kind, text, value in rows
     )

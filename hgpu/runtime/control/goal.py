@@ -58,7 +58,8 @@ def goal_of(
         try:
             return Goal(_engines(_afforded(problem, budget), pools), Outcome.SOLVED)
         except Infeasible as error:
-            most = solve(replace(problem, budget_usd_per_hour=budget or ALL_THE_MONEY))
+            there_is = ALL_THE_MONEY if budget is None else budget
+            most = solve(replace(problem, budget_usd_per_hour=there_is))
             return Goal(_engines(most, pools), Outcome.CAPPED, most.served, _words(error))
     except HgpuError as error:
         return Goal(tuple(now), Outcome.KEPT, 0.0, _words(error))

@@ -51,6 +51,30 @@ class KnownCapacities:
         return [self.found[tier, point, bucket] for bucket in buckets]
 
 
+def servable(demand: Demand) -> tuple[Demand, float]:
+    """Return a demand without the buckets that no pool serves within the objectives, and their share.
+
+    Their requests come all the same, so the others' rates grow by as much. Where none is left, the demand
+    stays as it is: to solve it says why.
+    """
+    workload, names = demand.service.workload, [tier.name for tier in demand.service.tiers]
+    kept = [
+        number
+        for number in range(len(workload.buckets))
+        if all(
+            any(row[number].rate_rps > 0 for (tier, _), row in demand.known.items() if tier == name)
+            for name in names
+        )
+    ]
+    whole = sum(workload.buckets[number].share for number in kept)
+    if len(kept) in (0, len(workload.buckets)):
+        return demand, 0.0 if kept else 1.0
+    buckets = (workload.buckets[number] for number in kept)
+    left = replace(workload, buckets=tuple(replace(b, share=b.share / whole) for b in buckets))
+    known = {place: tuple(row[number] for number in kept) for place, row in demand.known.items()}
+    return replace(demand, service=replace(demand.service, workload=left), known=known), 1.0 - whole
+
+
 def _rounded(bucket: Bucket) -> Bucket:
     return replace(
         bucket,

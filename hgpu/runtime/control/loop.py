@@ -13,7 +13,7 @@ from math import ceil
 
 from hgpu.runtime.control.forecast import Forecaster, Smoothing
 from hgpu.runtime.control.goal import Goal, Outcome, Solving, goal_of
-from hgpu.runtime.control.known import KnownCapacities
+from hgpu.runtime.control.known import KnownCapacities, servable
 from hgpu.runtime.control.marginals import Histogram
 from hgpu.runtime.control.pools import ControlledPool
 from hgpu.runtime.control.step import step_towards
@@ -64,7 +64,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The engines that each pool is to have now, the goal that they are on the way to, and why."""
+    """The engines that each pool is to have now, the goal that they are on the way to, and why.
+
+    `served` is the part of the need that the goal carries, `beyond` the part of all requests that no pool
+    serves within the objectives.
+    """
 
     now_s: float
     engines: tuple[int, ...]
@@ -72,6 +76,7 @@ class Decision:
     outcome: Outcome
     reason: str
     served: float
+    beyond: float
     rate_rps: float
     forecast_rps: float
     need_rps: float
@@ -102,7 +107,7 @@ class Loop:
         self._take(load, rate_rps)
         self._note_need(load, rate_rps)
         workload = self.window.workload(max(self.need_rps, LEAST_RPS))
-        self.now = self.capacities.demand_at(self.demand, workload)
+        self.now, beyond = servable(self.capacities.demand_at(self.demand, workload))
         goal = goal_of(self.now, self.pools, self.ordered, self.rules.solving)
         self.ordered = self._step(goal, load.now_s, ready)
         return Decision(
@@ -112,6 +117,7 @@ class Loop:
             goal.outcome,
             goal.reason,
             goal.served,
+            beyond,
             rate_rps,
             self.forecaster.upper_rps,
             self.need_rps,

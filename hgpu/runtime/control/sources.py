@@ -46,7 +46,7 @@ def sources_of(words: Sequence[str], pools: Sequence[str]) -> tuple[Source, ...]
 
 
 def _source(word: str, pools: Sequence[str]) -> Source:
-    pool, _, url = word.rpartition("=") if "://" not in word.split("=")[0] else ("", "", word)
+    pool, _, url = word.partition("=") if "=" in word.partition("://")[0] else ("", "", word)
     if not pool and len(pools) == 1:
         pool = pools[0]
     if pool not in pools:

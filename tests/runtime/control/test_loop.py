@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runtime.control.cases import controlled
 
-from hgpu.core.workload import Workload
+from hgpu.core.workload import Bucket, Workload
 from hgpu.runtime.control.goal import Outcome, Solving, goal_of
 from hgpu.runtime.control.loop import Decision, Load, Loop, Rules
 from hgpu.runtime.control.pools import ControlledPool
@@ -121,6 +121,24 @@ def test_an_impossible_load_keeps_the_fleet_and_says_why(
     goal = goal_of(there, pools, (3, 2), Solving())
     assert goal.outcome is Outcome.KEPT and goal.engines == (3, 2)
     assert "max_model_len" in goal.reason
+
+
+def test_requests_that_no_pool_serves_are_said_and_the_others_are_scaled_for(
+    case: tuple[Demand, tuple[ControlledPool, ...]],
+) -> None:
+    """Prompts that are longer than any engine takes neither stop the loop nor count for nothing."""
+    demand, pools = case
+    workload = demand.service.workload
+    low = min(b.output_high for b in workload.buckets)
+    beyond = Bucket(20_000, 40_000, 0, low, 30_000.0, 5.0, 0.0)
+    grown = replace(workload, buckets=(*workload.buckets, beyond))
+    driver = Driver(demand, pools, (1, 0))
+    driver.loop = Loop(replace(demand, service=replace(demand.service, workload=grown)), pools, (1, 0), RULES)
+    driver.lengths = (*driver.lengths, *[(30_000, 5)] * 10)
+    for _ in range(30):
+        decision = driver.look(40.0)
+    assert 0.02 < decision.beyond < 0.2
+    assert decision.outcome is Outcome.SOLVED and sum(decision.engines) > 1
 
 
 def test_what_no_load_asked_for_is_no_reason_to_change(

@@ -56,7 +56,8 @@ def test_a_url_says_whose_it_is_where_there_are_several_pools() -> None:
         Source("l4", "http://10.0.0.7:8000/metrics"),
         Source("a100", "http://engines.default.svc:8000/metrics"),
     )
-    assert sources_of(["http://h:1/?a=b"], ["l4"])[0].pool == "l4"
+    assert sources_of(["http://h:1/m?a=b"], ["l4"]) == (Source("l4", "http://h:1/m?a=b"),)
+    assert sources_of(["l4=http://h:1/m?a=b"], ["l4"]) == (Source("l4", "http://h:1/m?a=b"),)
     with pytest.raises(InputError):
         sources_of(["http://10.0.0.7:8000", *words], ["l4", "a100"])
     with pytest.raises(UnknownName):
