@@ -2,14 +2,14 @@
 
     python benchmarks/router/overhead.py [--rounds 6] [--seconds 5]
 
-Mock servers are the pools of the demo's plan at 64 requests/s. The router has a core of its own; client and
-mocks share the other cores. In each round the same load is sent to a mock directly and through the router, the
-order swapped from round to round. Quantiles are taken within a round, and differences between the two of a
-round; quoted are their median, and the least and the most.
+Mock servers are the pools of the demo's plan at 64 requests/s. The router has a core of its own; client
+and mocks share the other cores. In each round the same load is sent to a mock directly and through the
+router, the order swapped from round to round. Quantiles are taken within a round, and differences between
+the two of a round; quoted are their median, and the least and the most.
 
 - Added latency: 500 streamed requests/s (Poisson) of 4 tokens, the first after 20 ms, then one every 5 ms.
-- Carried: a closed loop with 64 in flight of 4 tokens, one every 5 ms, each a packet of its own. Requests over the
-  CPU seconds (user and system) of the router's process, and over wall time.
+- Carried: a closed loop with 64 in flight of 4 tokens, one every 5 ms, each a packet of its own. Requests
+  over the CPU seconds (user and system) of the router's process, and over wall time.
 """
 
 import argparse

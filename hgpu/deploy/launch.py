@@ -3,7 +3,7 @@
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,15 @@ from hgpu.profilers.vllm_args import SERVER_MODULE, command_line, engine_environ
 from hgpu.runtime.machine import Place
 from hgpu.runtime.ports import LOCALHOST
 
-ROUTER_MODULE = "vllm_router.launch_router"
+BALANCER_MODULE = "vllm_router.launch_router"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRef:
+    """Where the processes of a deployment find its plan."""
+
+    digest: str
+    results: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +44,22 @@ class Commands(Protocol):
         """Return how to start an engine that answers on `port`."""
         ...
 
-    def router(self, port: int, metrics_port: int, engines: Sequence[str]) -> Launch:
-        """Return how to start a router on `port` before the engines with these URLs."""
+    def balancer(self, port: int, metrics_port: int, engines: Sequence[str]) -> Launch:
+        """Return how to start what balances on `port` among a pool's engines, by their URLs."""
+        ...
+
+    def router(self, ref: PlanRef, port: int, metrics_port: int, pools: Mapping[str, str]) -> Launch:
+        """Return how to start the plan's router on `port` before its pools, by their URLs."""
+        ...
+
+    def supervisor(self, folder: Path) -> Launch:
+        """Return how to start what keeps the deployment in `folder` alive."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VllmCommands:
-    """vLLM's API server and vllm-router, run by one Python."""
+    """vLLM's API server, vllm-router, and hgpu's own router and supervisor, run by one Python."""
 
     python: str = sys.executable
 
@@ -71,20 +87,32 @@ class VllmCommands:
             environment |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # NVML's order, which the indices follow
         return Launch(command, environment)
 
-    def router(self, port: int, metrics_port: int, engines: Sequence[str]) -> Launch:
+    def balancer(self, port: int, metrics_port: int, engines: Sequence[str]) -> Launch:
         """Return vllm-router with power-of-two choices: of two random engines, the less loaded one.
 
-        It spreads by load alone and doesn't know the plan's routing shares. Engines are probed
-        every 2 s: with its default of 60 s, a dead one counts as healthy for minutes.
+        Engines are probed every 2 s: with its default of 60 s, a dead one counts as healthy for minutes.
         """
         _require("vllm_router", "pip install 'hgpu[router]'")
-        command = [self.python, "-m", ROUTER_MODULE, "--host", LOCALHOST, "--port", str(port)]
+        command = [self.python, "-m", BALANCER_MODULE, "--host", LOCALHOST, "--port", str(port)]
         command += ["--prometheus-host", LOCALHOST, "--prometheus-port", str(metrics_port)]
         command += ["--policy", "power_of_two", "--log-level", "warning"]
         command += ["--retry-max-retries", "5", "--worker-startup-check-interval", "1"]
         command += ["--health-check-interval-secs", "2", "--health-failure-threshold", "2"]
         command += ["--health-success-threshold", "1", "--worker-urls", *engines]
         return Launch(command, {})
+
+    def router(self, ref: PlanRef, port: int, metrics_port: int, pools: Mapping[str, str]) -> Launch:
+        """Return `hgpu router`, which applies the plan's routing and tries again where an engine dies."""
+        _require("httptools", "pip install 'hgpu[router]'")
+        command = [self.python, "-m", "hgpu", "router", ref.digest, "--results", str(ref.results)]
+        command += ["--port", str(port), "--metrics-port", str(metrics_port)]
+        command += [word for name, url in sorted(pools.items()) for word in ("--pool", f"{name}={url}")]
+        return Launch(command, {})
+
+    def supervisor(self, folder: Path) -> Launch:
+        """Return `hgpu supervise`."""
+        results = str(folder.parent.parent)
+        return Launch([self.python, "-m", "hgpu", "supervise", folder.name, "--results", results], {})
 
 
 def located(plan: PlanPayload) -> PlanPayload:

@@ -9,16 +9,15 @@ from hgpu.artifacts.store import Artifact
 from hgpu.catalog.gpus import attached_gpus
 from hgpu.core.errors import HgpuError, InputError, UnknownName
 from hgpu.deploy.driver import Deployed, DeploymentStatus, DeployOptions, Destroyed, Progress
-from hgpu.deploy.launch import Commands, VllmCommands, deployment_name, located
+from hgpu.deploy.launch import Commands, PlanRef, VllmCommands, deployment_name, located
 from hgpu.deploy.local_status import status_of
 from hgpu.deploy.lock import locked, worker
 from hgpu.deploy.refresh import processes_of
 from hgpu.deploy.rollout import Rollout
-from hgpu.deploy.slots import engine_slots
+from hgpu.deploy.slots import engine_slots, slot_states
 from hgpu.deploy.state import (
     Phase,
     Role,
-    SlotState,
     State,
     held_places,
     read_state,
@@ -29,7 +28,7 @@ from hgpu.deploy.state import (
 )
 from hgpu.runtime.completion import complete, served_model
 from hgpu.runtime.machine import Machine, this_machine
-from hgpu.runtime.ports import free_ports, local_url
+from hgpu.runtime.ports import local_url
 from hgpu.runtime.processes import stop
 from hgpu.runtime.tags import tagged_deployments
 
@@ -65,6 +64,7 @@ class LocalDriver:
             rollout = Rollout(
                 folder=folder,
                 plan=located(plan.payload),
+                ref=PlanRef(plan.digest, root.resolve()),
                 commands=self.commands,
                 load_format=options.load_format,
                 timeout_s=options.timeout_s,
@@ -116,23 +116,7 @@ class LocalDriver:
 
     def _planned(self, plan: Artifact[PlanPayload], root: Path, name: str) -> State:
         """Decide places and ports, and write them down before anything starts."""
-        slots = engine_slots(plan.payload, self._free_machine(root, name))
-        *ports, router_port, metrics_port = free_ports(len(slots) + 2)
-        rows = [
-            SlotState(
-                slot=slot.name,
-                role=Role.ENGINE,
-                pool=slot.pool,
-                port=port,
-                cores=list(slot.place.cores),
-                gpus=list(slot.place.gpus),
-            )
-            for slot, port in zip(slots, ports, strict=True)
-        ]
-        if len(rows) > 1:
-            rows.append(
-                SlotState(slot="router", role=Role.ROUTER, port=router_port, metrics_port=metrics_port)
-            )
+        rows = slot_states(engine_slots(plan.payload, self._free_machine(root, name)))
         state = State(name=name, plan_digest=plan.digest, target=TARGET, phase=Phase.PLANNED, slots=rows)
         return write_state(state_folder(root, name), state)
 
@@ -154,13 +138,14 @@ _GONE: dict[str, object] = {"pid": None, "created": None, "phase": Phase.DESTROY
 def _rolled_out(rollout: Rollout) -> Deployed:
     rollout.progress("planned")
     rollout.adopt()
-    rollout.ensure(Role.ENGINE)
-    rollout.ensure(Role.ROUTER)
+    for role in (Role.ENGINE, Role.BALANCER, Role.ROUTER):
+        rollout.ensure(role)
     state = rollout.state
     front = (state.by_role(Role.ROUTER) or state.by_role(Role.ENGINE))[0]
     url = local_url(front.port)
     completion = complete(url, served_model(url), _PROMPT, _COMPLETION_TOKENS)
     rollout.progress("completed")
+    rollout.ensure(Role.SUPERVISOR)
     rollout.settle(Phase.READY, url)
     rollout.progress("ready")
     return Deployed(rollout.state, completion, changed=bool(rollout.started))

@@ -6,7 +6,7 @@ from hgpu.core.errors import InputError
 from hgpu.deploy.driver import DeploymentStatus, SlotStatus
 from hgpu.deploy.lock import worker
 from hgpu.deploy.refresh import View, refreshed
-from hgpu.deploy.state import Phase, SlotState, State, log_path, read_state
+from hgpu.deploy.state import NO_PORT, Phase, SlotState, State, log_path, read_state
 from hgpu.runtime.health import is_healthy
 from hgpu.runtime.ports import local_url
 from hgpu.runtime.tags import tagged
@@ -43,7 +43,7 @@ def _without_state(folder: Path, why: str) -> DeploymentStatus:
 
 def _slot_status(slot: SlotState, folder: Path) -> SlotStatus:
     alive = slot.pid is not None
-    url = local_url(slot.port)
+    url = "" if slot.port == NO_PORT else local_url(slot.port)
     return SlotStatus(
         slot=slot.slot,
         role=slot.role,
@@ -52,7 +52,7 @@ def _slot_status(slot: SlotState, folder: Path) -> SlotStatus:
         pid=slot.pid,
         url=url,
         alive=alive,
-        healthy=alive and is_healthy(url),
+        healthy=alive and (not url or is_healthy(url)),
         log=str(log_path(folder, slot.slot)),
     )
 

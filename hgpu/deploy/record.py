@@ -1,9 +1,11 @@
 """What a deployment leaves among the artifacts: which plan ran how, without ports, pids and host paths."""
 
+from pathlib import Path
+
 from hgpu.artifacts.payloads.deployment import DeploymentPayload, SlotRow
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.deploy.driver import Deployed
-from hgpu.deploy.launch import Commands, VllmCommands
+from hgpu.deploy.launch import Commands, PlanRef, VllmCommands
 from hgpu.deploy.state import Role, SlotState
 from hgpu.runtime.machine import Place
 from hgpu.runtime.ports import local_url
@@ -19,12 +21,13 @@ def deployment_payload(
     state = deployed.state
     engines = state.by_role(Role.ENGINE)
     routed = bool(state.by_role(Role.ROUTER))
-    urls = [local_url(_ANY_PORT) for _ in engines]
+    pools = {pool: local_url(_ANY_PORT) for pool in state.pool_urls()}
+    ref = PlanRef(state.plan_digest, Path("results"))
     return DeploymentPayload(
         name=state.name,
         target=state.target,
         slots=[_row(slot, plan, load_format, commands) for slot in engines],
-        router=commands.router(_ANY_PORT, _ANY_PORT, urls).command if routed else [],
+        router=commands.router(ref, _ANY_PORT, _ANY_PORT, pools).command if routed else [],
         model_source=plan.model_source,
         completion_tokens=deployed.completion.tokens,
     )

@@ -1,12 +1,16 @@
 """From a plan and a machine to slots: which engine runs on which cores or GPUs."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import Infeasible
 from hgpu.core.operating_point import OperatingPoint
+from hgpu.deploy.state import Role, SlotState
 from hgpu.runtime.machine import Machine, Place
+from hgpu.runtime.ports import free_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,37 @@ def engine_slots(plan: PlanPayload, machine: Machine) -> tuple[Slot, ...]:
     if not slots:
         raise Infeasible("the plan has no engines", "its allocation is empty", "plan for a rate above zero")
     return tuple(slots)
+
+
+def slot_states(slots: Sequence[Slot]) -> list[SlotState]:
+    """Return the slots of a deployment, each with a free port.
+
+    To the engines come a balancer for each pool that has several, a router where there are several engines
+    at all, and the supervisor.
+    """
+    counts = Counter(slot.pool for slot in slots)
+    pools = sorted(pool for pool, engines in counts.items() if engines > 1)
+    ports = iter(free_ports(len(slots) + 2 * len(pools) + 2))
+    rows = [
+        SlotState(
+            slot=slot.name,
+            role=Role.ENGINE,
+            pool=slot.pool,
+            port=next(ports),
+            cores=list(slot.place.cores),
+            gpus=list(slot.place.gpus),
+        )
+        for slot in slots
+    ]
+    rows += [
+        SlotState(
+            slot=f"pool-{pool}", role=Role.BALANCER, pool=pool, port=next(ports), metrics_port=next(ports)
+        )
+        for pool in pools
+    ]
+    if len(slots) > 1:
+        rows.append(SlotState(slot="router", role=Role.ROUTER, port=next(ports), metrics_port=next(ports)))
+    return [*rows, SlotState(slot="supervisor", role=Role.SUPERVISOR)]
 
 
 def _too_small(plan: PlanPayload, machine: Machine) -> Infeasible:

@@ -11,8 +11,10 @@ from pydantic import Field, ValidationError
 
 from hgpu.artifacts.manifest import Strict
 from hgpu.core.errors import HgpuError, InputError
+from hgpu.runtime.ports import local_url
 
 STATE_FILE = "state.json"
+NO_PORT = 0  # of a process that serves nothing
 
 
 class Phase(StrEnum):
@@ -30,7 +32,9 @@ class Role(StrEnum):
     """What a slot's process does."""
 
     ENGINE = "engine"
-    ROUTER = "router"
+    BALANCER = "balancer"  # among the engines of a pool
+    ROUTER = "router"  # before the pools
+    SUPERVISOR = "supervisor"
 
 
 class SlotState(Strict):
@@ -43,7 +47,7 @@ class SlotState(Strict):
     slot: str
     role: Role
     pool: str = ""
-    port: int
+    port: int = NO_PORT
     metrics_port: int | None = None
     cores: list[int] = Field(default_factory=list)
     gpus: list[int] = Field(default_factory=list)
@@ -72,6 +76,11 @@ class State(Strict):
     def by_role(self, role: Role) -> list[SlotState]:
         """Return the slots of a role."""
         return [slot for slot in self.slots if slot.role is role]
+
+    def pool_urls(self) -> dict[str, str]:
+        """Return the URL of each pool: its balancer's, or that of its only engine."""
+        urls = {slot.pool: local_url(slot.port) for slot in self.by_role(Role.ENGINE)}
+        return urls | {slot.pool: local_url(slot.port) for slot in self.by_role(Role.BALANCER)}
 
     def with_slot(self, changed: SlotState) -> "State":
         """Return the state with one slot replaced."""

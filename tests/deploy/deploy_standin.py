@@ -16,7 +16,7 @@ from hgpu.runtime.machine import Machine
 
 @dataclass(frozen=True)
 class StandInCommands:
-    """Starts the stand-in server for engines and router alike; `flags` says how engines misbehave."""
+    """Starts the stand-in server for engines and routers alike; `flags` says how engines misbehave."""
 
     script: Path
     flags: tuple[str, ...] = ()
@@ -24,8 +24,14 @@ class StandInCommands:
     def engine(self, plan, point, place, port, load_format):
         return Launch([*self._server(port), *self.flags], {"STAND_IN_CORES": str(place.cores)})
 
-    def router(self, port, metrics_port, engines):
+    def balancer(self, port, metrics_port, engines):
         return Launch([*self._server(port), *engines], {})
+
+    def router(self, ref, port, metrics_port, pools):
+        return Launch([*self._server(port), ref.digest, *pools.values()], {})
+
+    def supervisor(self, folder):
+        return Launch([sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"], {})
 
     def _server(self, port):
         return [sys.executable, "-S", "-E", str(self.script), str(port)]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -24,6 +25,8 @@ class Engine(BaseHTTPRequestHandler):
         count = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["max_tokens"]
         if not self.allowed():
             return
+        if "slow" in self.flags:
+            time.sleep(0.05)
         if "broken" in self.flags:
             self.answer(b'data: {"error": "engine dead"}\n\n', "text/event-stream")
             return

@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from hgpu.deploy import rollout
+from hgpu.deploy import running
 from hgpu.runtime.tags import tagged
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 8])
 def test_a_state_that_cannot_be_written_leaves_no_process(bench, monkeypatch, room):
-    real, written = rollout.write_state, []
+    real, written = running.write_state, []
 
     def full(folder, state):
         if len(written) >= room:
@@ -19,7 +19,7 @@ def test_a_state_that_cannot_be_written_leaves_no_process(bench, monkeypatch, ro
         written.append(state.phase)
         return real(folder, state)
 
-    monkeypatch.setattr(rollout, "write_state", full)
+    monkeypatch.setattr(running, "write_state", full)
     with pytest.raises(OSError, match="No space left"):
         bench.apply()
     assert tagged(bench.name, bench.folder) == []

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ from deploy_standin import payload, row
 from hgpu.core.errors import EngineError
 from hgpu.deploy import launch
 from hgpu.deploy.driver import Deployed
-from hgpu.deploy.launch import VllmCommands, deployment_name
+from hgpu.deploy.launch import PlanRef, VllmCommands, deployment_name
 from hgpu.deploy.record import deployment_payload
 from hgpu.deploy.state import Phase, Role, SlotState, State
 from hgpu.runtime.completion import Completion
@@ -49,8 +50,13 @@ def test_gpu_indices_follow_nvmls_order():
     assert made.environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
-def test_router_has_a_metrics_port_of_its_own_and_knows_all_engines():
-    command = VllmCommands("py").router(1, 2, ["http://a", "http://b"]).command
+def test_routers_have_metrics_ports_of_their_own_and_know_what_is_behind_them():
+    pools = {"b": "http://b", "a": "http://a"}
+    command = VllmCommands("py").router(PlanRef("12ab", Path("r")), 1, 2, pools).command
+    assert command[:5] == ["py", "-m", "hgpu", "router", "12ab"]
+    assert [after(command, flag) for flag in ("--port", "--metrics-port", "--results")] == ["1", "2", "r"]
+    assert command[-4:] == ["--pool", "a=http://a", "--pool", "b=http://b"]
+    command = VllmCommands("py").balancer(1, 2, ["http://a", "http://b"]).command
     assert [after(command, flag) for flag in ("--port", "--prometheus-port")] == ["1", "2"]
     assert command[command.index("--worker-urls") + 1 :] == ["http://a", "http://b"]
 
@@ -60,7 +66,9 @@ def test_missing_vllm_says_what_to_install(monkeypatch):
     with pytest.raises(EngineError, match="pip install"):
         VllmCommands().engine(payload(), row().point, Place(cores=(0,)), 1, "auto")
     with pytest.raises(EngineError, match="hgpu\\[router\\]"):
-        VllmCommands().router(1, 2, [])
+        VllmCommands().balancer(1, 2, [])
+    with pytest.raises(EngineError, match="hgpu\\[router\\]"):
+        VllmCommands().router(PlanRef("12ab", Path("r")), 1, 2, {})
 
 
 def test_name_is_the_service_and_the_plans_digest():

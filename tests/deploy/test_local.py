@@ -16,6 +16,8 @@ from hgpu.deploy.state import Phase, read_state
 from hgpu.runtime.processes import is_leader, stop
 from hgpu.runtime.tags import slot_of, tagged
 
+EVERYTHING = ["engine-0", "engine-1", "pool-chat", "router", "supervisor"]
+
 
 def living(bench):
     return tagged(bench.name, bench.folder)
@@ -36,7 +38,7 @@ def test_deploy_starts_engines_and_a_router_and_completes(bench):
     assert deployed.completion.tokens == 8
     assert deployed.completion.text.split() == ["word"] * 8
     assert 0 < deployed.completion.ttft_s <= deployed.completion.seconds
-    assert leaders(bench) == ["engine-0", "engine-1", "router"]
+    assert leaders(bench) == EVERYTHING
     assert deployed.state.front_url == f"http://127.0.0.1:{deployed.state.slot('router').port}"
     status = bench.status()
     assert status.phase is Phase.READY and status.drift == ()
@@ -54,7 +56,7 @@ def test_engines_are_bound_to_cores_of_their_own(bench):
 def test_one_engine_has_no_router(bench):
     plan = saved_plan(bench.root, row(engines=1))
     deployed = bench.apply(plan=plan)
-    assert [slot.slot for slot in deployed.state.slots] == ["engine-0"]
+    assert [slot.slot for slot in deployed.state.slots] == ["engine-0", "supervisor"]
     assert deployed.state.front_url == f"http://127.0.0.1:{deployed.state.slots[0].port}"
 
 
@@ -83,13 +85,13 @@ def test_killed_engine_degrades_and_only_it_is_restarted(bench):
 def test_children_of_a_killed_engine_are_drift_and_go(bench):
     driver = bench.misbehaving("child")
     first = bench.apply(driver).state
-    assert len(living(bench)) == 5
+    assert len(living(bench)) == 7
     kill(first.slot("engine-0"))
     assert "1 processes are left over from slots that don't run" in bench.status().drift
     bench.apply(driver)
-    assert len(living(bench)) == 5
+    assert len(living(bench)) == 7
     kill(first.slot("engine-1"))
-    assert bench.destroy().killed == 4
+    assert bench.destroy().killed == 6
     assert living(bench) == []
 
 
@@ -99,12 +101,12 @@ def test_changed_command_restarts_the_engines(bench):
     assert again.changed
     assert again.state.slot("engine-0").pid != first.slot("engine-0").pid
     assert again.state.slot("router").pid == first.slot("router").pid
-    assert leaders(bench) == ["engine-0", "engine-1", "router"]
+    assert leaders(bench) == EVERYTHING
 
 
 def test_destroy_leaves_nothing_and_can_be_repeated(bench):
     bench.apply()
-    assert bench.destroy().killed == 3
+    assert bench.destroy().killed == 5
     assert living(bench) == []
     assert bench.destroy().killed == 0
     assert bench.driver.status(bench.root) == []
@@ -116,7 +118,7 @@ def test_destroy_leaves_nothing_and_can_be_repeated(bench):
 def test_destroy_of_a_stubborn_engine_ends_with_sigkill(bench, monkeypatch):
     monkeypatch.setattr("hgpu.deploy.local.stop", partial(stop, grace_s=0.5))
     bench.apply(bench.misbehaving("stubborn"))
-    assert bench.destroy().killed == 3
+    assert bench.destroy().killed == 5
     assert living(bench) == []
 
 
@@ -127,7 +129,7 @@ def test_destroy_says_when_something_survives(bench, monkeypatch):
         bench.destroy()
     assert read_state(bench.folder).phase is Phase.DESTROYING
     assert bench.apply().changed  # an unfinished destroy is finished first
-    assert leaders(bench) == ["engine-0", "engine-1", "router"]
+    assert leaders(bench) == EVERYTHING
 
 
 def test_unknown_name_lists_the_known_ones(bench):
@@ -167,7 +169,7 @@ def test_failed_repair_keeps_what_ran_before(bench):
     (bench.root / "server.py").write_text("raise SystemExit('gone bad')")
     with pytest.raises(EngineError, match="gone bad"):
         bench.apply()
-    assert leaders(bench) == ["engine-1", "router"]
+    assert leaders(bench) == EVERYTHING[1:]
 
 
 def test_sick_engine_times_out(bench):
@@ -206,7 +208,7 @@ def test_taken_port_is_left_to_its_owner(bench):
     try:
         state = bench.apply(progress=take).state
         assert state.slot("engine-0").port != servers[0].server_port
-        assert f"http://127.0.0.1:{state.slot('engine-0').port}" in state.slot("router").command
+        assert f"http://127.0.0.1:{state.slot('engine-0').port}" in state.slot("pool-chat").command
     finally:
         servers[0].shutdown()
         servers[0].server_close()
@@ -232,8 +234,8 @@ def test_corrupt_state_names_the_way_out(bench):
     (bench.folder / "state.json").write_text('{"name": "half')
     with pytest.raises(InputError, match=f"hgpu destroy {bench.name}"):
         bench.apply()
-    assert "3 of its processes run" in bench.status().drift[0]
-    assert bench.destroy().killed == 3
+    assert "5 of its processes run" in bench.status().drift[0]
+    assert bench.destroy().killed == 5
     assert living(bench) == []
     assert bench.apply().changed
 
@@ -243,9 +245,9 @@ def test_lost_state_is_found_by_tag(bench):
     (bench.folder / "state.json").unlink()
     assert bench.driver.names(bench.root) == [bench.name]
     assert bench.apply().changed  # the untold processes make way for new ones
-    assert leaders(bench) == ["engine-0", "engine-1", "router"]
+    assert leaders(bench) == EVERYTHING
     (bench.folder / "state.json").unlink()
-    assert bench.destroy().killed == 3
+    assert bench.destroy().killed == 5
 
 
 def test_other_results_folder_is_another_deployment(bench, tmp_path):
@@ -253,7 +255,7 @@ def test_other_results_folder_is_another_deployment(bench, tmp_path):
     other = tmp_path / "other"
     with pytest.raises(UnknownName):
         bench.driver.destroy(other, bench.name)
-    assert len(living(bench)) == 3
+    assert len(living(bench)) == 5
 
 
 def test_pid_of_another_process_is_not_ours(bench):

@@ -30,9 +30,7 @@ def test_sizes(document, size):
     assert size_of(json.dumps(document).encode()) == size
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"[" * 100_000, b"nonsense", b"[1, 2]", b"\xff\xfe", b'{"prompt": "a"']
-)
+@pytest.mark.parametrize("body", [b"", b"[" * 100_000, b"nonsense", b"[1]", b"\xff\xfe", b'{"prompt": "a"'])
 def test_what_is_no_request_counts_by_its_bytes(body):
     assert size_of(body) == Size(len(body), 0, None)
 
