@@ -21,6 +21,7 @@ COMMANDS = {
     "simulate": "Replay a trace against a plan: attainment, utilisation, queueing.",
     "deploy": "Launch a plan and wait until it answers.",
     "status": "Show what is deployed and how it is.",
+    "autoscale": "Say or serve how many engines the load asks for.",
     "destroy": "Take a deployment down and prove that nothing is left.",
     "supervise": "Keep a local deployment alive; `deploy` starts it.",
     "router": "Route requests to a plan's pools by their size.",

@@ -41,6 +41,21 @@ def prove_plan(
 
 def plan_latency(plan: Artifact[PlanPayload], root: Path) -> dict[OperatingPoint, LatencyArtifact]:
     """Return the latency models of a plan's pools, from the plan's own inputs. Raises ArtifactError."""
+    found, lost = latency_of_inputs(plan, root)
+    for pool in plan.payload.allocation:
+        if pool.point not in found:
+            raise ArtifactError(
+                f"no latency model of pool '{pool.pool}' of plan {plan.short}",
+                f"of the plan's inputs, {', '.join(lost) or 'none'} can't be found or read under {root}",
+                "name the folder that the plan was made in with --results, or plan again",
+            )
+    return {pool.point: found[pool.point] for pool in plan.payload.allocation}
+
+
+def latency_of_inputs(
+    plan: Artifact[PlanPayload], root: Path
+) -> tuple[dict[OperatingPoint, LatencyArtifact], list[str]]:
+    """Return the latency models among a plan's inputs, and the digests of those that can't be read."""
     found: dict[OperatingPoint, LatencyArtifact] = {}
     lost = []
     for row in plan.manifest.inputs:
@@ -51,11 +66,4 @@ def plan_latency(plan: Artifact[PlanPayload], root: Path) -> dict[OperatingPoint
                 lost.append(row.digest[:12])
                 continue
             found[artifact.payload.point] = artifact
-    for pool in plan.payload.allocation:
-        if pool.point not in found:
-            raise ArtifactError(
-                f"no latency model of pool '{pool.pool}' of plan {plan.short}",
-                f"of the plan's inputs, {', '.join(lost) or 'none'} can't be found or read under {root}",
-                "name the folder that the plan was made in with --results, or plan again",
-            )
-    return {pool.point: found[pool.point] for pool in plan.payload.allocation}
+    return found, lost

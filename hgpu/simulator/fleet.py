@@ -6,6 +6,7 @@ Nothing is dropped: a request that no bucket holds, that no engine of its pool c
 whose pool has no engine is *rejected*, and counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from random import Random
@@ -115,19 +116,22 @@ def replay(
     order = np.argsort(numbers)
     outside = int((tiers == NOBODY).sum())
     return FleetRun(
-        _times([run for pool in played for run in pool.runs], order),
+        joined_times([run for pool in played for run in pool.runs], order),
         trace.input_tokens[numbers[order]],
         tiers[numbers[order]],
         routed[numbers[order]],
         trace.requests,
         tuple(int((tiers == tier).sum()) + outside for tier in range(len(fleet.routing.tiers))),
         makespan_s,
-        tuple(_pool_row(pool, made, makespan_s) for pool, made in zip(fleet.pools, played, strict=True)),
+        tuple(
+            pool_row(pool.name, pool.engines, pool.engines * makespan_s, made)
+            for pool, made in zip(fleet.pools, played, strict=True)
+        ),
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Played:
+class Played:
     """The run of each engine of a pool, and the numbers of the requests, engine by engine."""
 
     runs: tuple[EngineRun, ...]
@@ -136,7 +140,7 @@ class _Played:
     hit_share: float | None
 
 
-def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer, prefix_caching: bool) -> _Played:
+def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer, prefix_caching: bool) -> Played:
     """Hand a pool's requests to its engines."""
     inputs, outputs = trace.input_tokens[mine], trace.output_tokens[mine]
     total_blocks = pool.latency.kv_capacity_tokens // BLOCK_TOKENS
@@ -156,10 +160,10 @@ def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer, prefix
     runs = tuple(engine.run() for engine in engines)
     hit_tokens = sum(int(run.hit_tokens.sum()) for run in runs)
     hit_share = hit_tokens / int(inputs[fits].sum()) if prefix_caching and len(kept) else None
-    return _Played(runs, numbers, len(mine) - len(kept), hit_share)
+    return Played(runs, numbers, len(mine) - len(kept), hit_share)
 
 
-def _times(runs: list[EngineRun], order: Ints) -> RequestTimes:
+def joined_times(runs: Sequence[EngineRun], order: Ints) -> RequestTimes:
     """Join the requests of all engines, in order of arrival."""
 
     def joined(name: str) -> np.ndarray:
@@ -170,13 +174,13 @@ def _times(runs: list[EngineRun], order: Ints) -> RequestTimes:
     )
 
 
-def _pool_row(pool: EnginePool, played: _Played, makespan_s: float) -> PoolRow:
+def pool_row(name: str, engines: int, engine_s: float, played: Played) -> PoolRow:
+    """Return what a pool did in so many seconds of its engines."""
     runs = played.runs
     steps = sum(run.steps for run in runs)
-    engine_s = pool.engines * makespan_s
     return PoolRow(
-        pool=pool.name,
-        engines=pool.engines,
+        pool=name,
+        engines=engines,
         requests=len(played.numbers),
         rejected=played.rejected,
         utilization=sum(run.busy_s for run in runs) / engine_s if engine_s else 0.0,

@@ -44,19 +44,33 @@ class Routing:
 
     def pools_of(self, input_tokens: Ints, output_tokens: Ints) -> tuple[Ints, Ints]:
         """Return the pool and the tier of each request, by number; NOBODY where no bucket holds it."""
+        return Dispatch(self).pools_of(input_tokens, output_tokens)
+
+
+class Dispatch:
+    """A routing at work: goes on from request to request where it stopped."""
+
+    def __init__(self, routing: Routing) -> None:
+        self.routing = routing
+        self.tiers = [Turns(routing.tiers) for _ in routing.buckets]
+        self.pools = [Turns(row) for row in routing.shares]
+
+    def pools_of(self, input_tokens: Ints, output_tokens: Ints) -> tuple[Ints, Ints]:
+        """Return the pool and the tier of the next requests, by number; NOBODY where no bucket holds it."""
         pools = np.full(len(input_tokens), NOBODY, np.int64)
         tiers = np.full(len(input_tokens), NOBODY, np.int64)
-        for number, bucket in enumerate(self.buckets):
+        buckets = self.routing.buckets
+        for number, bucket in enumerate(buckets):
             held = np.flatnonzero(
                 (input_tokens > bucket.input_low)
                 & (input_tokens <= bucket.input_high)
                 & (output_tokens > bucket.output_low)
                 & (output_tokens <= bucket.output_high)
             )
-            tiers[held] = spread(self.tiers, len(held))
-            for tier in range(len(self.tiers)):
+            tiers[held] = self.tiers[number].take_all(len(held))
+            for tier in range(len(self.routing.tiers)):
                 mine = held[tiers[held] == tier]
-                pools[mine] = spread(self.shares[tier * len(self.buckets) + number], len(mine))
+                pools[mine] = self.pools[tier * len(buckets) + number].take_all(len(mine))
         return pools, tiers
 
 
@@ -84,8 +98,11 @@ class Turns:
         self._taken[first] += 1
         return first
 
+    def take_all(self, requests: int) -> list[int]:
+        """Return the pools that take the next so many requests."""
+        return [self.take() for _ in range(requests)]
+
 
 def spread(shares: Sequence[float], requests: int) -> list[int]:
     """Return which pool takes each of that many requests; shares sum to 1."""
-    turns = Turns(shares)
-    return [turns.take() for _ in range(requests)]
+    return Turns(shares).take_all(requests)
