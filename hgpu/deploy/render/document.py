@@ -9,6 +9,7 @@ from typing import Any
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import Infeasible, InputError
+from hgpu.deploy.modes import require_mixed
 
 Body = Mapping[str, Any]
 IMAGE = "vllm/vllm-openai:v0.26.0"  # the vLLM that hgpu is pinned to
@@ -101,10 +102,17 @@ def pools(plan: PlanPayload) -> list[AllocationRow]:
                 f"the image {IMAGE} has engines for NVIDIA's GPUs only",
                 "plan for other GPU types, or deploy to `local`",
             )
+        require_mixed(row)
     if Path(plan.model_source).is_dir() or Path(plan.model_source).is_absolute():
         raise InputError(
             f"the model is a folder of this machine: {plan.model_source}",
             "the machines of a cluster or cloud can't read it",
+            "name a Hugging Face id in the spec, and plan again",
+        )
+    if plan.model_source.startswith("-"):
+        raise InputError(
+            f"no model has the name '{plan.model_source}'",
+            "an engine would take it for an option",
             "name a Hugging Face id in the spec, and plan again",
         )
     return sorted(plan.allocation, key=lambda row: row.pool)

@@ -10,6 +10,7 @@ from hgpu.deploy.render.aibrix import aibrix_documents
 from hgpu.deploy.render.aws import aws_documents
 from hgpu.deploy.render.document import Document, RenderOptions
 from hgpu.deploy.render.kubernetes import kubernetes_documents
+from hgpu.deploy.render.lws import lws_documents
 from hgpu.deploy.render.sky import sky_documents
 from hgpu.deploy.render.validate import Check, check_aws, check_objects, check_sky
 
@@ -31,6 +32,7 @@ class Target:
 
 RENDERED = {
     "kubernetes": Target(kubernetes_documents, check_objects, KUBECTL),
+    "lws": Target(lws_documents, check_objects, KUBECTL),
     "aibrix": Target(aibrix_documents, check_objects, KUBECTL),
     "sky": Target(
         sky_documents, check_sky, "sky serve up {out}/POOL.yaml --secret HF_TOKEN --secret VLLM_API_KEY"
