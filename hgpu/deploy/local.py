@@ -116,7 +116,7 @@ class LocalDriver:
 
     def _planned(self, plan: Artifact[PlanPayload], root: Path, name: str) -> State:
         """Decide places and ports, and write them down before anything starts."""
-        slots = engine_slots(plan.payload, self._free_machine(root, name))
+        slots = engine_slots(plan.payload, self.free_machine(root, name))
         *ports, router_port, metrics_port = free_ports(len(slots) + 2)
         rows = [
             SlotState(
@@ -136,8 +136,8 @@ class LocalDriver:
         state = State(name=name, plan_digest=plan.digest, target=TARGET, phase=Phase.PLANNED, slots=rows)
         return write_state(state_folder(root, name), state)
 
-    def _free_machine(self, root: Path, name: str) -> Machine:
-        """Return the machine without what the other living deployments under `root` hold."""
+    def free_machine(self, root: Path, name: str) -> Machine:
+        """Return the machine without what the living deployments under `root`, but for `name`, hold."""
         machine = self.machine()
         others = [_readable(state_folder(root, one)) for one in recorded_names(root) if one != name]
         cores, gpus = held_places([state for state in others if state and _lives(root, state)])

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from tests_types import Run
 
 from hgpu.artifacts.store import load
+from hgpu.commands.simulating import plan_latency
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import Mode
 from hgpu.deploy.render.document import Document, RenderOptions, default_name
+from hgpu.deploy.render.profiles import profile_documents
 from hgpu.deploy.render.targets import RENDERED
 from hgpu.deploy.render.write import text_of
 
@@ -42,7 +44,11 @@ def options(target: str) -> RenderOptions:
 
 
 def documents(target: str, plan: Any = PLAN.payload) -> list[Document]:
-    return RENDERED[target].render(plan, options(target))
+    made = RENDERED[target].render(plan, options(target))
+    if target == "aibrix":
+        latency = {point: one.payload.latency for point, one in plan_latency(PLAN, GOLDEN).items()}
+        made += profile_documents(plan, options(target), latency, PLAN.manifest.created_at)
+    return made
 
 
 def objects(target: str) -> list[Document]:
@@ -324,6 +330,13 @@ def test_a_dry_run_writes_checked_files_without_a_secret(hgpu: Run, tmp_path: Pa
     (("--target", "aws", "--dry-run", "--autoscale"), "no autoscaler is rendered for `aws`"),
     (("--target", "sky", "--dry-run", "--autoscale"), "no autoscaler is rendered for `sky`"),
     (("--namespace", "chat", "--out", "x"), "--namespace, --out: of a dry run"),
+    (("--target", "aws", "--dry-run", "--timeout", "9", "--keep-on-failure"),
+     "--timeout, --keep-on-failure: of a launch"),
+    (("--target", "sky", "--dry-run", "--load-format", "dummy"), "--load-format: of a launch"),
+    (("--dry-run", "--timeout", "9"), "--timeout: of a launch"),
+    (("--dry-run", "--namespace", "x"), "--namespace: of other targets' files"),
+    (("--dry-run", "--crds", "x"), "--crds: of other targets' files"),
+    (("--target", "aibrix", "--dry-run", "--autoscale"), "no latency model of pool"),
 ])  # fmt: skip
 def test_bad_words_end_in_a_clear_error(hgpu: Run, words: tuple[str, ...], message: str) -> None:
     done = hgpu("deploy", str(GOLDEN / "plan"), *words)

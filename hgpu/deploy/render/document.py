@@ -1,7 +1,7 @@
 """What a renderer takes beside the plan, and what it makes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,13 @@ def require_dns_label(what: str, name: str) -> None:
 def render_options(plan: PlanPayload, plan_digest: str, given: Mapping[str, Any]) -> RenderOptions:
     """Return the options that a user gave, with a name from the plan where there is none."""
     return RenderOptions(**{"name": default_name(plan), "plan_digest": plan_digest, **given})
+
+
+def refuse_passed_over(names: Iterable[str], of: str) -> None:
+    """Raise InputError for options that a dry run would pass over."""
+    if names := list(names):
+        words = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in names)
+        raise InputError(f"{words}: {of}", "this dry run would pass it over", "drop it")
 
 
 def refuse_rendering(names: Sequence[str]) -> None:

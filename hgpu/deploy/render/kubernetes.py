@@ -66,7 +66,7 @@ def service(options: RenderOptions, name: str, only: dict[str, str] = EVERY_POD)
         "metadata": metadata(name, options),
         "spec": {
             "selector": selector(options) | only,
-            "ports": [{"name": "http", "port": PORT, "targetPort": "http"}],
+            "ports": [{"name": "http", "protocol": "TCP", "port": PORT, "targetPort": "http"}],
         },
     }
 

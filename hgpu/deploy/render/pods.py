@@ -133,7 +133,7 @@ def _container(options: RenderOptions, start: Start) -> dict[str, Any]:
 def _served() -> dict[str, Any]:
     health = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
     return {
-        "ports": [{"name": "http", "containerPort": PORT}],
+        "ports": [{"name": "http", "protocol": "TCP", "containerPort": PORT}],
         "startupProbe": health | {"failureThreshold": STARTUP_CHECKS},
         "readinessProbe": health | {"failureThreshold": 3},
         "livenessProbe": health | {"failureThreshold": 6, "timeoutSeconds": 5},
