@@ -16,11 +16,12 @@ def print_deployed(artifact: Artifact[DeploymentPayload], deployed: Deployed) ->
     word = "is up" if deployed.changed else "was up already; nothing changed"
     out = console()
     out.print(f"[bold]{state.name}[/bold] {word}: {state.front_url}/v1", soft_wrap=True)
-    out.print(
-        f"first completion: {completion.tokens} tokens in {ms(completion.seconds)} ms, "
-        f"first after {ms(completion.ttft_s)} ms",
-        soft_wrap=True,
-    )
+    if completion:
+        out.print(
+            f"first completion: {completion.tokens} tokens in {ms(completion.seconds)} ms, "
+            f"first after {ms(completion.ttft_s)} ms",
+            soft_wrap=True,
+        )
     out.print(f"deployment {artifact.short}  {artifact.path}", soft_wrap=True)
 
 
@@ -33,7 +34,8 @@ def deployed_json(artifact: Artifact[DeploymentPayload], deployed: Deployed) -> 
         "path": str(artifact.path),
         "front_url": deployed.state.front_url,
         "changed": deployed.changed,
-        "completion": {
+        "completion": completion
+        and {
             "tokens": completion.tokens,
             "ttft_s": completion.ttft_s,
             "seconds": completion.seconds,

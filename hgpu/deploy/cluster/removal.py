@@ -1,0 +1,61 @@
+"""Taking a deployment's objects out of a cluster, and proving that none is left."""
+
+import time
+from collections.abc import Sequence
+
+from hgpu.core.errors import HgpuError
+from hgpu.deploy.cluster.api import DEPLOYMENT, POD, RENDERED_KINDS, Cluster, Kind
+
+GONE_TIMEOUT_S = 300.0  # pods may take 120 s for requests in flight
+
+
+def name_of(kind: Kind, name: str) -> str:
+    """Return how an object is called in an intent, and to a user."""
+    return f"{kind.name}/{name}"
+
+
+def everything(cluster: Cluster, selector: str) -> list[tuple[Kind, str]]:
+    """Return the objects of the rendered kinds with the labels; those that spread load before engines."""
+    return [
+        (kind, one["metadata"]["name"]) for kind in RENDERED_KINDS for one in cluster.find(kind, selector)
+    ]
+
+
+def remove(cluster: Cluster, objects: Sequence[tuple[Kind, str]]) -> None:
+    """Delete objects; what they own goes with them."""
+    for kind, name in objects:
+        cluster.delete(kind, name)
+
+
+def prove_gone(
+    cluster: Cluster,
+    selector: str,
+    name: str,
+    kept: Sequence[tuple[Kind, str]] = (),
+    timeout_s: float = GONE_TIMEOUT_S,
+) -> None:
+    """Wait until no object with the labels is left but those to keep; without any, no pod either.
+
+    Raises HgpuError naming what is left.
+    """
+    deadline = time.monotonic() + timeout_s
+    left: list[tuple[Kind, str]] = []
+    for kind in RENDERED_KINDS if kept else (*RENDERED_KINDS, POD):
+        surplus: list[tuple[Kind, str]] = []
+        for found in cluster.changes(kind, selector, max(1.0, deadline - time.monotonic())):
+            there = [(kind, str(one["metadata"]["name"])) for one in found]
+            surplus = [one for one in there if one not in kept]
+            if not surplus or time.monotonic() > deadline:
+                break
+        left += surplus
+    if left:
+        raise HgpuError(
+            f"deployment '{name}' is not gone",
+            f"after {timeout_s:g} s there are: {', '.join(name_of(*one) for one in left)}",
+            "see what holds them (finalizers, a node that doesn't answer), then destroy again",
+        )
+
+
+def engines_of(objects: Sequence[tuple[Kind, str]]) -> list[str]:
+    """Return the names of the Deployments among objects."""
+    return [name for kind, name in objects if kind == DEPLOYMENT]
