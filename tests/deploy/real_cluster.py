@@ -15,6 +15,7 @@ from standin_cluster import write_kubeconfig
 from hgpu.runtime.ports import free_ports
 
 TOKEN = "canary-of-the-cluster"
+ENGINEER = "canary-of-an-engineer"  # who has no rights of their own
 
 
 class RealCluster:
@@ -24,7 +25,7 @@ class RealCluster:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.stopped = threading.Event()
         etcd, peer, port = free_ports(3)
-        (folder / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n")
+        (folder / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n{ENGINEER},engineer,2\n")
         key, public = folder / "sa.key", folder / "sa.pub"
         for words in (["genrsa", "-out", key, "2048"], ["rsa", "-in", key, "-pubout", "-out", public]):
             subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
@@ -44,6 +45,8 @@ class RealCluster:
         self.kubeconfig = folder / "kubeconfig.yaml"
         cluster = {"server": self.url, "certificate-authority": str(folder / "certs" / "apiserver.crt")}
         write_kubeconfig(self.kubeconfig, cluster, TOKEN)
+        self.engineer = folder / "engineer.yaml"
+        write_kubeconfig(self.engineer, cluster, ENGINEER)
         self._await_ready()
         self._start(folder, [
             programs / "kube-controller-manager", "--kubeconfig", self.kubeconfig, "--leader-elect=false",

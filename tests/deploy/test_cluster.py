@@ -6,12 +6,16 @@ kube-controller-manager) against the real ones.
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
+from kubernetes.client import RbacAuthorizationV1Api
 from real_cluster import RealCluster
 from small_cluster import GOLDEN, NAME, OPTIONS, driver, small_plan
 from standin_cluster import Cluster as StandIn
@@ -181,6 +185,34 @@ def test_a_kill_at_every_step_converges_and_leaves_nothing(site):
     assert all(row["left"] == 0 for row in outcomes)
     for row in outcomes[::2]:  # applied again after the crash
         assert row["phase"] == "ready" and row["drift"] == [], row
+
+
+def test_the_documented_role_is_enough(real):
+    """The Role that docs/deploy.md lists, and nothing else: without it, all is refused."""
+    made = driver(real.engineer, NO_PDB)
+    with pytest.raises(HgpuError, match=r"forbidden.*docs/deploy\.md"):
+        apply(made)
+    text = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
+    role = yaml.safe_load(re.search(r"```yaml\n(.*?kind: Role\n.*?)```", text, re.DOTALL)[1])
+    subject = {"kind": "User", "name": "engineer", "apiGroup": "rbac.authorization.k8s.io"}
+    reference = {"kind": "Role", "name": "hgpu", "apiGroup": "rbac.authorization.k8s.io"}
+    binding = {"metadata": {"name": "hgpu"}, "subjects": [subject], "roleRef": reference}
+    with real.client() as client:
+        api = RbacAuthorizationV1Api(client)
+        api.create_namespaced_role("default", role)
+        api.create_namespaced_role_binding("default", binding)
+    assert apply(made).changed
+    assert apply(made, small_plan("l4")).changed
+    assert made.status(ROOT)[0].phase is Phase.READY
+    assert made.destroy(ROOT, NAME).killed == 2 and made.names(ROOT) == []
+
+
+def test_what_the_cluster_knows_is_kept_in_no_shared_file(standin, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    assert driver(standin.kubeconfig).status(ROOT) == []
+    assert list(shared.iterdir()) == []
 
 
 def test_engines_that_do_not_come_up_are_named_and_taken_down(standin):

@@ -209,6 +209,32 @@ def test_a_model_of_any_name_stays_one_word(name: str) -> None:
         assert words[words.index("--model") + 1] == name
 
 
+@given(st.lists(st.text(max_size=70), min_size=1, max_size=3))
+@example(["/etc"])
+@example([".."])
+@example(["§"])
+@example(["l4", "L4"])
+def test_pools_of_any_name_stay_inside_the_folder_and_apart(names: list[str]) -> None:
+    first = PLAN.payload.allocation[0]
+    rows = [first.model_copy(update={"pool": name}) for name in names]
+    plan = PLAN.payload.model_copy(update={"allocation": rows})
+    for target in ("aws", "sky", "lws"):
+        try:
+            paths = [document.path for document in RENDERED[target].render(plan, options(target))]
+        except InputError:
+            continue
+        assert len(set(paths)) == len(paths)
+        for path in paths:
+            assert re.fullmatch(r"([a-z0-9-]+/)?[a-z0-9-]+\.(yaml|sh)", path)
+
+
+@pytest.mark.parametrize("target", RENDERED)
+def test_nothing_runs_code_of_a_model_or_holds_its_token(target: str) -> None:
+    for document in documents(target):
+        text = text_of(document)
+        assert "trust-remote-code" not in text and "--api-key" not in text
+
+
 @given(st.text(max_size=50))
 def test_only_names_that_need_no_quoting_are_taken(name: str) -> None:
     try:
@@ -321,7 +347,7 @@ def test_a_dry_run_writes_checked_files_without_a_secret(hgpu: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--target", "kubernetes"), "doesn't launch on 'kubernetes' itself yet"),
+    (("--target", "aibrix"), "doesn't launch on 'aibrix' itself yet"),
     (("--target", "kubernets", "--dry-run"), "kubernetes"),
     (("--target", "aws", "--dry-run", "--name", "x; reboot"), "can't be the name of a deployment"),
     (("--target", "aws", "--dry-run", "--image", "x; reboot"), "no image has the name"),

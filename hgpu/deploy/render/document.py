@@ -13,6 +13,7 @@ from hgpu.deploy.modes import require_mixed
 
 Body = Mapping[str, Any]
 IMAGE = "vllm/vllm-openai:v0.26.0"  # the vLLM that hgpu is pinned to
+LONGEST_LABEL = 63
 LONGEST_NAME = 40  # of a deployment; pools add to it, and Kubernetes takes 63 characters
 DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 
@@ -122,4 +123,17 @@ def pools(plan: PlanPayload) -> list[AllocationRow]:
             "an engine would take it for an option",
             "name a Hugging Face id in the spec, and plan again",
         )
+    _require_apart(plan.allocation)
     return sorted(plan.allocation, key=lambda row: row.pool)
+
+
+def _require_apart(rows: Sequence[AllocationRow]) -> None:
+    """Pools become folders, labels and parts of names: each needs one that no other has."""
+    slugs = [pool_slug(row) for row in rows]
+    for row, slug in zip(rows, slugs, strict=True):
+        if not slug or len(slug) > LONGEST_LABEL or slugs.count(slug) > 1:
+            raise InputError(
+                f"pool '{row.pool}' can't be told from others by its name",
+                f"as '{slug}' it is empty, another pool's, or longer than {LONGEST_LABEL}",
+                "plan again: `hgpu plan` names each pool",
+            )

@@ -9,11 +9,20 @@ from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import InputError
 from hgpu.deploy.launch import served_name
-from hgpu.deploy.render.document import Body, Document, RenderOptions, pool_slug, pools, refuse_autoscaling
+from hgpu.deploy.render.document import (
+    LONGEST_LABEL,
+    Body,
+    Document,
+    RenderOptions,
+    pool_slug,
+    pools,
+    refuse_autoscaling,
+)
 from hgpu.deploy.render.kubernetes import disruption_budget, inference_pool, service
 from hgpu.deploy.render.pods import Start, engine_pod, labels, literal, metadata, serving_words, whole_engine
 from hgpu.profilers.vllm_args import engine_arguments, flags
 
+LONGEST_SET = 53  # its pods add two numbers
 LEADER = {"hgpu.io/role": "leader"}
 JOIN = ["--node-rank", "$(LWS_WORKER_INDEX)", "--master-addr", "$(LWS_LEADER_ADDRESS)"]
 
@@ -27,6 +36,12 @@ def lws_documents(plan: PlanPayload, options: RenderOptions) -> list[Document]:
     ]
     for row in pools(plan):
         name = f"{options.name}-{pool_slug(row)}"
+        if len(name) > LONGEST_SET:
+            raise InputError(
+                f"'{name}' is too long for a LeaderWorkerSet",
+                f"its pods' names are longer, and end at {LONGEST_LABEL} characters",
+                "give a shorter --name",
+            )
         documents += [
             Document(f"{pool_slug(row)}/leaderworkerset.yaml", leader_worker_set(plan, row, options, name)),
             Document(f"{pool_slug(row)}/disruption.yaml", disruption_budget(row, options, name)),
