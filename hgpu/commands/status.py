@@ -38,6 +38,6 @@ def status(
     if json:
         print_json({"deployments": [asdict(row) for row in found]})
     else:
-        print_status(found, results)
+        print_status(found, str(results) if target == "local" else f"namespace {namespace or 'default'}")
     if any(row.phase is Phase.DEGRADED for row in found):
         raise typer.Exit(4)

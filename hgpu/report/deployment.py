@@ -1,7 +1,6 @@
 """Deployments in the terminal and as JSON."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
@@ -43,11 +42,11 @@ def deployed_json(artifact: Artifact[DeploymentPayload], deployed: Deployed) -> 
     }
 
 
-def print_status(found: Sequence[DeploymentStatus], root: Path) -> None:
+def print_status(found: Sequence[DeploymentStatus], place: str) -> None:
     """Print each deployment, its processes and where it differs from its state."""
     out = console()
     if not found:
-        out.print(f"nothing is deployed under {root}", markup=False)
+        out.print(f"nothing is deployed under {place}", markup=False)
     for row in found:
         out.print(
             f"[bold]{row.name}[/bold] {row.phase} on {row.target}: {row.front_url or 'no URL'}",

@@ -22,9 +22,14 @@ def small_plan(*pools, engines=1):
     return replace(plan, payload=plan.payload.model_copy(update={"allocation": kept}))
 
 
-def driver(kubeconfig, without=(), **options):
+def driver(kubeconfig, without=(), autoscale=False, **options):
     def render(plan, given):
         made = kubernetes_documents(plan, given)
         return [document for document in made if document.body["kind"] not in without]
 
-    return KubernetesDriver(Access(kubeconfig=kubeconfig), rendering={"name": NAME}, render=render, **options)
+    return KubernetesDriver(
+        Access(kubeconfig=kubeconfig),
+        rendering={"name": NAME, "autoscale": autoscale},
+        render=render,
+        **options,
+    )

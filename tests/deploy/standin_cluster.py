@@ -220,7 +220,16 @@ class Cluster:
         self.objects[key] = body
         if key[0] == "deployments" and (old is None or old.get("spec") != body.get("spec")):
             self.loop.call_soon(self._roll, key)
+        if key[0] == "horizontalpodautoscalers":
+            self.loop.call_soon(self._scale, body)
         return body
+
+    def _scale(self, autoscaler: dict[str, Any]) -> None:
+        """What the controller does without load: never fewer than the lower bound."""
+        key = ("deployments", "default", autoscaler["spec"]["scaleTargetRef"]["name"])
+        least = autoscaler["spec"]["minReplicas"]
+        if key in self.objects and self.objects[key]["spec"].get("replicas", 1) < least:
+            self.edit(key[0], key[2], ("spec", "replicas"), least, "kube-controller-manager")
 
     def _tell(self, plural: str, event: str, body: dict[str, Any]) -> int:
         self.version = next(self.versions)

@@ -136,6 +136,34 @@ def test_fields_of_another_manager_are_refused_by_name_before_anything_changes(d
     assert body["metadata"]["uid"] == view(deploy).get(DEPLOYMENT, "chat-l4")["metadata"]["uid"]
 
 
+def test_a_count_that_is_left_to_an_autoscaler_never_falls(deploy, site):
+    apply(deploy, small_plan(engines=3))
+    kinds = (
+        (*site[1], "HorizontalPodAutoscaler") if site[1] else ()
+    )  # of autoscaling/v2, as young as the other
+    scaled = driver(site[0].kubeconfig, kinds, autoscale=True)
+    counts = []
+
+    def look(step):
+        one = view(deploy).get(DEPLOYMENT, "chat-l4")
+        counts.append(one["spec"].get("replicas", 1))
+
+    scaled.apply(small_plan(engines=3), ROOT, OPTIONS, look)
+    assert set(counts) == {3}
+    assert scaled.status(ROOT)[0].phase is Phase.READY
+
+
+def test_an_autoscalers_lower_bound_is_waited_for(standin):
+    scaled = driver(standin.kubeconfig, autoscale=True)
+    steps = []
+    apply(scaled, small_plan(engines=3), steps)
+    assert "chat-l4: 3 of 3 engines are healthy" in steps
+    assert not apply(scaled, small_plan(engines=3)).changed
+    with pytest.raises(HgpuError, match=r"kube-controller-manager.*\.spec\.replicas"):
+        apply(driver(standin.kubeconfig), small_plan(engines=2))  # it may still scale: not behind its back
+    assert scaled.destroy(ROOT, NAME).killed == 11
+
+
 def test_a_second_hgpu_is_refused_while_the_first_works(deploy):
     refused = []
 

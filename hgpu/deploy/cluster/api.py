@@ -91,8 +91,10 @@ class Cluster:
             return self._read(self._needed(kind).get(name=name, **self._where))
         return None
 
-    def apply(self, body: Mapping[str, Any], force: bool, dry_run: bool) -> Object:
-        """Apply an object by the server, as manager `hgpu`; `dry_run` lets the server try it only.
+    def apply(
+        self, body: Mapping[str, Any], force: bool, dry_run: bool = False, manager: str = MANAGER
+    ) -> Object:
+        """Apply an object, or some of its fields, by the server; `dry_run` lets the server try it only.
 
         Raises HgpuError with the managers' names where they own a field that it would change.
         """
@@ -100,7 +102,7 @@ class Cluster:
         options = {"dry_run": "All"} if dry_run else {}
         with _asking(f"apply {kind.name} {body['metadata']['name']}"):
             answer = self._needed(kind).server_side_apply(
-                body=dict(body), field_manager=MANAGER, force_conflicts=force, **options, **self._where
+                body=dict(body), field_manager=manager, force_conflicts=force, **options, **self._where
             )
         return self._read(answer)
 

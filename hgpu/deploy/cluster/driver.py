@@ -9,8 +9,9 @@ from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.store import Artifact
 from hgpu.core.errors import UnknownName
 from hgpu.deploy.cluster.api import LEASE, RENDERED_KINDS, Access, Cluster, Kind, Object
+from hgpu.deploy.cluster.autoscaling import least_engines, leave_count
 from hgpu.deploy.cluster.lease import Lease, leased
-from hgpu.deploy.cluster.removal import engines_of, everything, name_of, prove_gone, remove
+from hgpu.deploy.cluster.removal import everything, name_of, prove_gone, remove
 from hgpu.deploy.cluster.rollout import await_rollout
 from hgpu.deploy.cluster.status import COMPONENT, front_url, status_of
 from hgpu.deploy.driver import Deployed, DeploymentStatus, DeployOptions, Destroyed, Progress
@@ -114,10 +115,13 @@ class KubernetesDriver:
         progress("intended")
         changed = False
         for body, (kind, one) in zip(bodies, wanted, strict=True):
-            before = _version(cluster.get(kind, one))
-            changed |= _version(cluster.apply(body, self.force, dry_run=False)) != before
+            there = cluster.get(kind, one)
+            leave_count(cluster, body, there)
+            changed |= _version(cluster.apply(body, self.force)) != _version(there)
             progress(f"{name_of(kind, one)}: applied")
-        await_rollout(cluster, _selector(name), engines_of(wanted), options.timeout_s, progress, lease.renew)
+        await_rollout(
+            cluster, _selector(name), least_engines(bodies), options.timeout_s, progress, lease.renew
+        )
         surplus = [found for found in everything(cluster, _selector(name)) if found not in wanted]
         remove(cluster, surplus)  # only now: the new engines are healthy
         prove_gone(cluster, _selector(name), name, kept=wanted)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from hgpu.core.errors import HgpuError
-from hgpu.deploy.cluster.api import DEPLOYMENT, POD, RENDERED_KINDS, Cluster, Kind
+from hgpu.deploy.cluster.api import POD, RENDERED_KINDS, Cluster, Kind
 
 GONE_TIMEOUT_S = 300.0  # pods may take 120 s for requests in flight
 
@@ -54,8 +54,3 @@ def prove_gone(
             f"after {timeout_s:g} s there are: {', '.join(name_of(*one) for one in left)}",
             "see what holds them (finalizers, a node that doesn't answer), then destroy again",
         )
-
-
-def engines_of(objects: Sequence[tuple[Kind, str]]) -> list[str]:
-    """Return the names of the Deployments among objects."""
-    return [name for kind, name in objects if kind == DEPLOYMENT]

@@ -1,7 +1,7 @@
 """Waiting until a cluster runs what it was given, and what to say where it doesn't."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hgpu.core.errors import EngineError
@@ -34,12 +34,14 @@ def pool_of(deployment: Object) -> Pool:
 def await_rollout(
     cluster: Cluster,
     selector: str,
-    names: Sequence[str],
+    least: Mapping[str, int],
     timeout_s: float,
     progress: Progress,
     alive: Callable[[], None],
 ) -> None:
-    """Return when the Deployments are settled; `alive` is called from time to time.
+    """Return when the Deployments are settled with at least so many engines.
+
+    `alive` is called from time to time.
 
     Raises EngineError when `timeout_s` seconds are over, with what keeps the pods.
     """
@@ -47,12 +49,13 @@ def await_rollout(
     told: set[str] = set()
     while (left_s := deadline - time.monotonic()) > 0:
         for found in cluster.changes(DEPLOYMENT, selector, min(left_s, _WATCH_S)):
-            pools = [pool for pool in map(pool_of, found) if pool.name in names]
-            for pool in pools:
-                if pool.settled and pool.name not in told:
+            pools = [pool for pool in map(pool_of, found) if pool.name in least]
+            done = [pool for pool in pools if pool.settled and pool.wanted >= least[pool.name]]
+            for pool in done:
+                if pool.name not in told:
                     told.add(pool.name)
                     progress(f"{pool.name}: {pool.ready} of {pool.wanted} engines are healthy")
-            if len(pools) == len(names) and all(pool.settled for pool in pools):
+            if len(done) == len(least):
                 return
             if time.monotonic() > deadline:
                 break
