@@ -92,7 +92,7 @@ class Cluster:
     def edit(self, plural: str, name: str, path: Path, value: Any, manager: str) -> None:
         """Change a field of an object, as `kubectl edit` does: it's the manager's from then on."""
         key = (plural, "default", name)
-        for fields in self.owners[key].values():
+        for fields in self.owners.setdefault(key, {}).values():
             fields.pop(path, None)
         self.owners[key].setdefault(manager, {})[path] = value
         body = copy.deepcopy(self.objects[key])

@@ -301,6 +301,27 @@ def test_a_lease_is_taken_over_from_the_dead_and_from_the_silent(standin):
             lease.intend([])
 
 
+def test_a_deploy_that_was_taken_over_takes_nothing_down(standin):
+    made = driver(standin.kubeconfig)
+
+    def robbed(step):
+        if step.endswith("l4: applied"):
+            standin.sick = True
+            spec = {"holderIdentity": "other-host/1/2.0", "renewTime": "2020-01-01T00:00:00.000000Z"}
+            standin.act(standin.edit, "leases", NAME, ("spec",), spec, "other")
+
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("hgpu.deploy.cluster.rollout.WATCH_S", 0.5)
+    monkey.setattr("hgpu.deploy.cluster.lease.DURATION_S", 0)
+    try:
+        with pytest.raises(HgpuError, match="took deployment 'chat' over"):
+            made.apply(small_plan(), ROOT, OPTIONS, robbed)
+    finally:
+        monkey.undo()
+    assert len(standin.names("deployments")) == 3
+    standin.act(standin.heal)
+
+
 def test_a_cluster_without_a_needed_kind_is_refused_before_anything_changes(tmp_path):
     standin = StandIn(lacks=("PodDisruptionBudget", "InferencePool"))
     write_kubeconfig(tmp_path / "k", {"server": standin.url}, "x")
@@ -348,6 +369,25 @@ def test_the_commands_deploy_show_and_destroy_without_a_secret(hgpu, standin, tm
     texts = [done.stdout, done.stderr, status.stdout, gone.stdout, sent, *files]
     assert not any("canary" in text for text in texts)
     assert standin.objects == {}
+
+
+def test_two_deploys_at_once_are_one_deploy_and_one_refusal(hgpu, standin, tmp_path):
+    standin.sick = True  # the first waits for engines
+    where = ("--target", "kubernetes", "--kubeconfig", str(standin.kubeconfig), "--name", NAME)
+    words = [sys.executable, "-m", "hgpu", "deploy", str(GOLDEN / "plan"), *where]
+    first = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in first.stderr:
+            if "chat-l40s: applied" in line:
+                break
+        second = hgpu("deploy", str(GOLDEN / "plan"), *where)
+        assert second.returncode == 1 and f"/{first.pid}/" in second.stderr, second.stderr
+        standin.act(standin.heal)
+        out, _ = first.communicate(timeout=60)
+        assert first.returncode == 0 and "chat is up" in out
+    finally:
+        first.kill()
+        first.communicate()
 
 
 @pytest.mark.parametrize(("words", "message"), [

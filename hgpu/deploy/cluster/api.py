@@ -13,6 +13,7 @@ from hgpu.core.errors import HgpuError, InputError
 
 MANAGER = "hgpu"
 REQUEST_TIMEOUT_S = 30.0
+WATCH_S = 20.0  # of one watch; then the Lease is renewed
 Object = dict[str, Any]
 
 
@@ -131,16 +132,27 @@ class Cluster:
         if resource is None:
             return
         with _asking(f"watch {kind.name}s"):
-            seconds = max(1, round(timeout_s))
-            for event in resource.watch(
-                label_selector=selector, resource_version=version, timeout=seconds, namespace=self.namespace
-            ):
+            for event in self._events(resource, selector, version, max(1, round(timeout_s))):
                 one = event["raw_object"]
                 if event["type"] == "DELETED":
                     by_name.pop(one["metadata"]["name"], None)
                 elif event["type"] in ("ADDED", "MODIFIED"):
                     by_name[one["metadata"]["name"]] = one
                 yield list(by_name.values())
+
+    def _events(self, resource: Any, selector: str, version: str, seconds: int) -> Iterator[Any]:
+        """The server ends the stream after so many seconds; where it doesn't, the connection is given up."""
+        from kubernetes.watch import Watch
+
+        return Watch().stream(  # type: ignore[no-any-return]
+            resource.get,
+            namespace=self.namespace,
+            label_selector=selector,
+            resource_version=version,
+            serialize=False,
+            timeout_seconds=seconds,
+            _request_timeout=seconds + REQUEST_TIMEOUT_S,
+        )
 
     @property
     def _where(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hgpu.artifacts.store import Artifact
 from hgpu.core.errors import UnknownName
 from hgpu.deploy.cluster.api import LEASE, RENDERED_KINDS, Access, Cluster, Kind, Object
 from hgpu.deploy.cluster.autoscaling import least_engines, leave_count
-from hgpu.deploy.cluster.lease import Lease, leased
+from hgpu.deploy.cluster.lease import Lease, TakenOver, leased
 from hgpu.deploy.cluster.removal import everything, name_of, prove_gone, remove
 from hgpu.deploy.cluster.rollout import await_rollout
 from hgpu.deploy.cluster.status import COMPONENT, front_url, status_of
@@ -59,10 +59,12 @@ class KubernetesDriver:
             before = everything(cluster, _selector(name))
             try:
                 changed = self._converge(cluster, lease, bodies, name, options, progress)
+            except TakenOver:
+                raise
             except BaseException:
                 if not before and not options.keep_on_failure:
                     progress("taking down what was applied")
-                    _take_down(cluster, name)
+                    _take_down(cluster, name, lease)
                 raise
         progress("ready")
         return Deployed(_state(name, self.namespace, plan, bodies), None, changed)
@@ -86,8 +88,8 @@ class KubernetesDriver:
         if name not in self.names(root):
             raise UnknownName("deployment", name, self.names(root))
         cluster = self._cluster()
-        with leased(cluster, name, _labels(name)):
-            deleted = _take_down(cluster, name)
+        with leased(cluster, name, _labels(name)) as lease:
+            deleted = _take_down(cluster, name, lease)
         return Destroyed(name, deleted)
 
     def names(self, root: Path) -> list[str]:
@@ -119,21 +121,20 @@ class KubernetesDriver:
             leave_count(cluster, body, there)
             changed |= _version(cluster.apply(body, self.force)) != _version(there)
             progress(f"{name_of(kind, one)}: applied")
-        await_rollout(
-            cluster, _selector(name), least_engines(bodies), options.timeout_s, progress, lease.renew
-        )
-        surplus = [found for found in everything(cluster, _selector(name)) if found not in wanted]
+        selector = _selector(name)
+        await_rollout(cluster, selector, least_engines(bodies), options.timeout_s, progress, lease.renew)
+        surplus = [found for found in everything(cluster, selector) if found not in wanted]
         remove(cluster, surplus)  # only now: the new engines are healthy
-        prove_gone(cluster, _selector(name), name, kept=wanted)
+        prove_gone(cluster, selector, name, lease.renew, kept=wanted)
         for found in surplus:
             progress(f"{name_of(*found)}: of an earlier plan, deleted")
         return changed or bool(surplus)
 
 
-def _take_down(cluster: Cluster, name: str) -> int:
+def _take_down(cluster: Cluster, name: str, lease: Lease) -> int:
     objects = everything(cluster, _selector(name))
     remove(cluster, objects)
-    prove_gone(cluster, _selector(name), name)
+    prove_gone(cluster, _selector(name), name, lease.renew)
     cluster.delete(LEASE, name, "Background")  # at once: it owns nothing
     return len(objects)
 

@@ -28,6 +28,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+class TakenOver(HgpuError):
+    """The Lease has another holder by now: whatever is there isn't ours to change any more."""
+
+
 @dataclass(slots=True)
 class Lease:
     """A Lease that is held; `object` is it as the cluster has it."""
@@ -57,7 +61,7 @@ class Lease:
         try:
             self.object = self.cluster.replace(changed)
         except Taken as error:
-            raise HgpuError(
+            raise TakenOver(
                 f"another hgpu took deployment '{metadata['name']}' over",
                 "its Lease was changed by somebody else",
                 "see `hgpu status --target kubernetes`, then try again",

@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hgpu.core.errors import EngineError
-from hgpu.deploy.cluster.api import DEPLOYMENT, POD, Cluster, Object
+from hgpu.deploy.cluster.api import DEPLOYMENT, POD, WATCH_S, Cluster, Object
 from hgpu.deploy.driver import Progress
-
-_WATCH_S = 20.0  # then the Lease is renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def await_rollout(
     deadline = time.monotonic() + timeout_s
     told: set[str] = set()
     while (left_s := deadline - time.monotonic()) > 0:
-        for found in cluster.changes(DEPLOYMENT, selector, min(left_s, _WATCH_S)):
+        for found in cluster.changes(DEPLOYMENT, selector, min(left_s, WATCH_S)):
             pools = [pool for pool in map(pool_of, found) if pool.name in least]
             done = [pool for pool in pools if pool.settled and pool.wanted >= least[pool.name]]
             for pool in done:
