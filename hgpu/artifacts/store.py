@@ -207,6 +207,10 @@ def _verify(folder: Path, document: dict[str, Any]) -> None:
         )
     for row in document["files"]:
         path = folder / row["path"]
+        if Path(row["path"]).is_absolute() or ".." in Path(row["path"]).parts:
+            raise ArtifactError(
+                f"{folder} is damaged", f"it names a file outside of it: {row['path']}", "make it again"
+            )
         if not path.is_file() or file_digest(path) != row["sha256"]:
             raise ArtifactError(
                 f"{folder} is damaged", f"{row['path']} is missing or differs from its hash", "make it again"

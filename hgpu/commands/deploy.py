@@ -1,7 +1,7 @@
 """`hgpu deploy`: from a plan to running engines."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +14,14 @@ app = typer.Typer(add_completion=False)
 def deploy(
     plan: Annotated[str, typer.Argument(help="Plan: path, digest prefix, @ref or latest.")],
     target: Annotated[
-        str, typer.Option(help="Where to: local; with --dry-run also kubernetes, aibrix, sky, aws.")
+        str, typer.Option(help="Where to: local, kubernetes; with --dry-run also lws, aibrix, sky, aws.")
     ] = "local",
-    load_format: Annotated[str, typer.Option(help="auto, or dummy for random weights.")] = "auto",
-    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for health.")] = 1200.0,
+    load_format: Annotated[
+        str | None, typer.Option(help="auto where none is given, or dummy for random weights.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=1.0, help="Seconds to wait for health; 1200 where none are given.")
+    ] = None,
     keep_on_failure: Annotated[
         bool, typer.Option("--keep-on-failure", help="Leave what runs for inspection where the rest fails.")
     ] = False,
@@ -38,6 +42,11 @@ def deploy(
     crds: Annotated[
         Path | None, typer.Option(help="Folder of custom resource definitions to check against.")
     ] = None,
+    context: Annotated[str | None, typer.Option(help="Of the kubeconfig; the current by default.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="File; kubectl's own by default.")] = None,
+    force_conflicts: Annotated[
+        bool, typer.Option("--force-conflicts", help="Take over fields that others manage in the cluster.")
+    ] = False,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -50,12 +59,12 @@ def deploy(
     from hgpu.artifacts.resolve import resolve
     from hgpu.artifacts.reuse import save_once
     from hgpu.artifacts.store import Draft
+    from hgpu.commands.rendering import write_dry_run
     from hgpu.deploy.driver import DeployOptions
-    from hgpu.deploy.drivers import driver_of
+    from hgpu.deploy.drivers import driver_for
     from hgpu.deploy.record import deployment_payload
-    from hgpu.deploy.render.document import refuse_rendering, render_options
+    from hgpu.deploy.render.document import refuse_passed_over, refuse_rendering
     from hgpu.deploy.render.targets import require_launched
-    from hgpu.deploy.render.write import write_rendered
     from hgpu.report.deployment import deployed_json, print_deployed
     from hgpu.report.output import note, print_json
     from hgpu.report.rendered import print_rendered, rendered_json
@@ -68,20 +77,24 @@ def deploy(
         "autoscale": autoscale or None,
     }
     given = {key: value for key, value in rendering.items() if value is not None}
+    launching = {"load_format": load_format, "timeout_s": timeout, "keep_on_failure": keep_on_failure or None}
+    reaching = {"context": context, "kubeconfig": kubeconfig, "force_conflicts": force_conflicts or None}
+    chosen: dict[str, Any] = {key: value for key, value in launching.items() if value is not None}
     if not dry_run:
         require_launched(target)
-        driver = driver_of(target)
-        refuse_rendering([*given, *(["out"] if out else []), *(["crds"] if crds else [])])
+        written = [*(["out"] if out else []), *(["crds"] if crds else [])]
+        refuse_rendering([*(given if target == "local" else []), *written])
+        driver = driver_for(target, context, kubeconfig, given, force_conflicts)
     artifact = resolve(results, plan, "plan")
     if plan == "latest":
         note(f"latest plan is {artifact.short} at {artifact.path}")
     if dry_run:
-        options = render_options(artifact.payload, artifact.short, given)
         folder = out or Path("manifests")
-        files = write_rendered(artifact.payload, target, options, folder, crds)
+        refuse_passed_over([name for name, value in reaching.items() if value is not None], "of a launch")
+        files = write_dry_run(artifact, target, results, folder, given, chosen, crds)
         print_json(rendered_json(target, folder, files)) if json else print_rendered(target, folder, files)
         return
-    deployed = driver.apply(artifact, results, DeployOptions(load_format, timeout, keep_on_failure), note)
-    payload = deployment_payload(artifact.payload, deployed, load_format)
+    deployed = driver.apply(artifact, results, options := DeployOptions(**chosen), note)
+    payload = deployment_payload(artifact.payload, deployed, options.load_format)
     saved = save_once(results, Draft("deployment", payload.name, payload, inputs=[artifact.as_input("plan")]))
     print_json(deployed_json(saved, deployed)) if json else print_deployed(saved, deployed)

@@ -1,5 +1,6 @@
 """`hgpu destroy`: take a deployment down."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def destroy(
     name: Annotated[str, typer.Argument(help="Deployment; see `hgpu status`.")],
-    target: Annotated[str, typer.Option(help="Where: local.")] = "local",
+    target: Annotated[str, typer.Option(help="Where: local, kubernetes.")] = "local",
+    namespace: Annotated[str | None, typer.Option(help="Of Kubernetes; default where none is given.")] = None,
+    context: Annotated[str | None, typer.Option(help="Of the kubeconfig; the current by default.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="File; kubectl's own by default.")] = None,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -22,11 +26,12 @@ def destroy(
     """
     from dataclasses import asdict
 
-    from hgpu.deploy.drivers import driver_of
+    from hgpu.deploy.drivers import driver_for
     from hgpu.report.output import console, print_json
 
-    gone = driver_of(target).destroy(results, name)
+    gone = driver_for(target, context, kubeconfig, {"namespace": namespace}).destroy(results, name)
     if json:
         print_json(asdict(gone))
     else:
-        console().print(f"{gone.name} is gone: {gone.killed} processes stopped, none left")
+        things, done = ("processes", "stopped") if target == "local" else ("objects", "deleted")
+        console().print(f"{gone.name} is gone: {gone.killed} {things} {done}, none left")

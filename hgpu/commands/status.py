@@ -1,5 +1,6 @@
 """`hgpu status`: what is deployed, looked at now."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="Deployment; all where none is given.")] = None,
-    target: Annotated[str, typer.Option(help="Where: local.")] = "local",
+    target: Annotated[str, typer.Option(help="Where: local, kubernetes.")] = "local",
+    namespace: Annotated[str | None, typer.Option(help="Of Kubernetes; default where none is given.")] = None,
+    context: Annotated[str | None, typer.Option(help="Of the kubeconfig; the current by default.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="File; kubectl's own by default.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Destroyed ones too.")] = False,
     results: Results = RESULTS,
     json: Json = False,
@@ -25,15 +29,15 @@ def status(
     """
     from dataclasses import asdict
 
-    from hgpu.deploy.drivers import driver_of
+    from hgpu.deploy.drivers import driver_for
     from hgpu.deploy.state import Phase
     from hgpu.report.deployment import print_status
     from hgpu.report.output import print_json
 
-    found = driver_of(target).status(results, name, every)
+    found = driver_for(target, context, kubeconfig, {"namespace": namespace}).status(results, name, every)
     if json:
         print_json({"deployments": [asdict(row) for row in found]})
     else:
-        print_status(found, results)
+        print_status(found, str(results) if target == "local" else f"namespace {namespace or 'default'}")
     if any(row.phase is Phase.DEGRADED for row in found):
         raise typer.Exit(4)

@@ -12,6 +12,8 @@ HgpuError                 exit 1   something broke; says what, why and what to d
 import difflib
 from collections.abc import Iterable
 
+from hgpu.core.secrets import without_secrets
+
 
 class HgpuError(Exception):
     """An error for the user: three short lines, no traceback."""
@@ -25,9 +27,12 @@ class HgpuError(Exception):
         self.fix = fix
 
     def lines(self) -> list[str]:
-        """Return the lines to print: what happened, why, and what to do."""
+        """Return the lines to print: what happened, why, and what to do.
+
+        They may quote a log or an answer, so the environment's secrets are taken out.
+        """
         pairs = (("error", self.what), ("why", self.why), ("fix", self.fix))
-        return [f"{label}: {text}" for label, text in pairs if text]
+        return [f"{label}: {without_secrets(text)}" for label, text in pairs if text]
 
     def __str__(self) -> str:
         return "; ".join(self.lines())

@@ -24,10 +24,14 @@ class DeployOptions:
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A deployment that is up; `changed` is False where everything ran already."""
+    """A deployment that is up; `changed` is False where everything ran already.
+
+    A cluster's engines can't be reached from here: their health is what its probes say, and `completion`
+    is None.
+    """
 
     state: State
-    completion: Completion
+    completion: Completion | None
     changed: bool
 
 

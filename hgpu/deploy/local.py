@@ -15,6 +15,7 @@ from hgpu.deploy.lock import locked, worker
 from hgpu.deploy.refresh import processes_of
 from hgpu.deploy.rollout import Rollout
 from hgpu.deploy.slots import engine_slots, slot_states
+from hgpu.deploy.starts import Starts
 from hgpu.deploy.state import (
     Phase,
     Role,
@@ -63,10 +64,7 @@ class LocalDriver:
             progress("locked")
             rollout = Rollout(
                 folder=folder,
-                plan=located(plan.payload),
-                ref=PlanRef(plan.digest, root.resolve()),
-                commands=self.commands,
-                load_format=options.load_format,
+                starts=self.starts(plan, root, options.load_format),
                 timeout_s=options.timeout_s,
                 progress=progress,
                 state=self._recorded(folder) or self._planned(plan, root, name),
@@ -114,14 +112,20 @@ class LocalDriver:
         unfinished = state is not None and state.phase in (Phase.DESTROYING, Phase.DESTROYED)
         return None if unfinished else state
 
+    def starts(self, plan: Artifact[PlanPayload], root: Path, load_format: str) -> Starts:
+        """Return how the plan's processes are started, with a state under `root`."""
+        folder = state_folder(root, deployment_name(plan.payload, plan.digest))
+        ref = PlanRef(plan.digest, root.resolve())
+        return Starts(located(plan.payload), ref, folder, self.commands, load_format)
+
     def _planned(self, plan: Artifact[PlanPayload], root: Path, name: str) -> State:
         """Decide places and ports, and write them down before anything starts."""
-        rows = slot_states(engine_slots(plan.payload, self._free_machine(root, name)))
+        rows = slot_states(engine_slots(plan.payload, self.free_machine(root, name)))
         state = State(name=name, plan_digest=plan.digest, target=TARGET, phase=Phase.PLANNED, slots=rows)
         return write_state(state_folder(root, name), state)
 
-    def _free_machine(self, root: Path, name: str) -> Machine:
-        """Return the machine without what the other living deployments under `root` hold."""
+    def free_machine(self, root: Path, name: str) -> Machine:
+        """Return the machine without what the living deployments under `root`, but for `name`, hold."""
         machine = self.machine()
         others = [_readable(state_folder(root, one)) for one in recorded_names(root) if one != name]
         cores, gpus = held_places([state for state in others if state and _lives(root, state)])

@@ -26,11 +26,20 @@ def deployment_payload(
     return DeploymentPayload(
         name=state.name,
         target=state.target,
-        slots=[_row(slot, plan, load_format, commands) for slot in engines],
+        slots=[
+            _row(slot, plan, load_format, commands) if state.target == "local" else _elsewhere(slot, plan)
+            for slot in engines
+        ],
         router=commands.router(ref, _ANY_PORT, _ANY_PORT, pools).command if routed else [],
         model_source=plan.model_source,
-        completion_tokens=deployed.completion.tokens,
+        completion_tokens=deployed.completion.tokens if deployed.completion else 0,
     )
+
+
+def _elsewhere(slot: SlotState, plan: PlanPayload) -> SlotRow:
+    """Return an engine of a cluster, whose command says no port or place of a machine."""
+    point = next(row.point for row in plan.allocation if row.pool == slot.pool)
+    return SlotRow(slot=slot.slot, pool=slot.pool, point=point, cores=[], gpus=[], command=slot.command)
 
 
 def _row(slot: SlotState, plan: PlanPayload, load_format: str, commands: Commands) -> SlotRow:

@@ -4,13 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hgpu.artifacts.payloads.plan import PlanPayload
-from hgpu.deploy.launch import Commands, Launch, PlanRef
+from hgpu.deploy.launch import Launch
 from hgpu.deploy.refresh import refreshed
 from hgpu.deploy.running import Running, stop_all
+from hgpu.deploy.starts import Starts
 from hgpu.deploy.state import Phase, Role, SlotState, log_path
 from hgpu.runtime.health import Server, ServerDied, wait_healthy
-from hgpu.runtime.machine import Place
 from hgpu.runtime.ports import free_ports, local_url
 from hgpu.runtime.processes import is_running, listens, stop
 
@@ -21,10 +20,7 @@ _PORT_TRIES = 3
 class Rollout(Running):
     """One `apply` at work: the state as it stands on disk, and what this call has started."""
 
-    plan: PlanPayload
-    ref: PlanRef
-    commands: Commands
-    load_format: str
+    starts: Starts
     timeout_s: float
     started: list[str] = field(default_factory=list)
 
@@ -41,7 +37,7 @@ class Rollout(Running):
         """Start the role's slots that don't run as they should, and wait until all are healthy."""
         names = [slot.slot for slot in self.state.by_role(role)]
         for name in names:
-            launch = self._launch(self.state.slot(name))
+            launch = self.starts.launch(self.state.slot(name), self.state)
             if not _runs(self.state.slot(name), launch):
                 self._begin(name, launch)
         if role is not Role.SUPERVISOR:  # it serves nothing
@@ -69,19 +65,6 @@ class Rollout(Running):
             self.save_slot(name, pid=None, created=None, phase=Phase.DEGRADED)
         self.save(self.state.model_copy(update={"phase": Phase.DEGRADED}))
 
-    def _launch(self, slot: SlotState) -> Launch:
-        if slot.role is Role.SUPERVISOR:
-            return self.commands.supervisor(self.folder)
-        if slot.role is Role.ROUTER:
-            return self.commands.router(self.ref, slot.port, slot.metrics_port or 0, self.state.pool_urls())
-        if slot.role is Role.BALANCER:
-            engines = [s for s in self.state.by_role(Role.ENGINE) if s.pool == slot.pool]
-            urls = [local_url(engine.port) for engine in engines]
-            return self.commands.balancer(slot.port, slot.metrics_port or 0, urls)
-        point = next(row.point for row in self.plan.allocation if row.pool == slot.pool)
-        place = Place(tuple(slot.cores), tuple(slot.gpus))
-        return self.commands.engine(self.plan, point, place, slot.port, self.load_format)
-
     def _begin(self, name: str, launch: Launch) -> None:
         if name not in self.started:
             self.started.append(name)
@@ -107,7 +90,7 @@ class Rollout(Running):
         has_metrics = self.state.slot(name).metrics_port is not None
         self.save_slot(name, port=port, metrics_port=metrics_port if has_metrics else None)
         self.progress(f"{name}: its port was taken, moving to {port}")
-        self._begin(name, self._launch(self.state.slot(name)))
+        self._begin(name, self.starts.launch(self.state.slot(name), self.state))
 
     def _server(self, slot: SlotState) -> Server:
         def alive() -> bool:

@@ -8,6 +8,7 @@ from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import Infeasible
 from hgpu.core.operating_point import OperatingPoint
+from hgpu.deploy.modes import require_mixed
 from hgpu.deploy.state import Role, SlotState
 from hgpu.runtime.machine import Machine, Place
 from hgpu.runtime.ports import free_ports
@@ -31,6 +32,7 @@ def engine_slots(plan: PlanPayload, machine: Machine) -> tuple[Slot, ...]:
     """
     slots: list[Slot] = []
     for row in sorted(plan.allocation, key=lambda row: row.pool):
+        require_mixed(row)
         for _ in range(row.engines):
             place = machine.place(resolve_gpu(row.gpu), row.tp, [slot.place for slot in slots])
             if place is None:

@@ -1,7 +1,6 @@
 """Deployments in the terminal and as JSON."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
@@ -16,11 +15,12 @@ def print_deployed(artifact: Artifact[DeploymentPayload], deployed: Deployed) ->
     word = "is up" if deployed.changed else "was up already; nothing changed"
     out = console()
     out.print(f"[bold]{state.name}[/bold] {word}: {state.front_url}/v1", soft_wrap=True)
-    out.print(
-        f"first completion: {completion.tokens} tokens in {ms(completion.seconds)} ms, "
-        f"first after {ms(completion.ttft_s)} ms",
-        soft_wrap=True,
-    )
+    if completion:
+        out.print(
+            f"first completion: {completion.tokens} tokens in {ms(completion.seconds)} ms, "
+            f"first after {ms(completion.ttft_s)} ms",
+            soft_wrap=True,
+        )
     out.print(f"deployment {artifact.short}  {artifact.path}", soft_wrap=True)
 
 
@@ -33,7 +33,8 @@ def deployed_json(artifact: Artifact[DeploymentPayload], deployed: Deployed) -> 
         "path": str(artifact.path),
         "front_url": deployed.state.front_url,
         "changed": deployed.changed,
-        "completion": {
+        "completion": completion
+        and {
             "tokens": completion.tokens,
             "ttft_s": completion.ttft_s,
             "seconds": completion.seconds,
@@ -41,11 +42,11 @@ def deployed_json(artifact: Artifact[DeploymentPayload], deployed: Deployed) -> 
     }
 
 
-def print_status(found: Sequence[DeploymentStatus], root: Path) -> None:
+def print_status(found: Sequence[DeploymentStatus], place: str) -> None:
     """Print each deployment, its processes and where it differs from its state."""
     out = console()
     if not found:
-        out.print(f"nothing is deployed under {root}", markup=False)
+        out.print(f"nothing is deployed under {place}", markup=False)
     for row in found:
         out.print(
             f"[bold]{row.name}[/bold] {row.phase} on {row.target}: {row.front_url or 'no URL'}",

@@ -159,3 +159,15 @@ def test_an_artifact_of_a_newer_hgpu_is_refused_with_the_version_needed(tmp_path
     with pytest.raises(ArtifactError) as caught:
         load(saved.path)
     assert "schema version 2" in caught.value.what and "9.9.0" in caught.value.fix
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/hostname"])
+def test_a_file_outside_of_the_artifact_is_refused(tmp_path: Path, path: str) -> None:
+    saved = save(tmp_path, draft(files={"inside": b"x"}))
+    (saved.path.parent / "outside").write_bytes(b"x")
+    document = json.loads((saved.path / store.MANIFEST).read_text())
+    document["files"][0]["path"] = path
+    document["digest"] = manifest_digest(document)
+    (saved.path / store.MANIFEST).write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match="names a file outside of it"):
+        load(saved.path)

@@ -32,12 +32,17 @@ def apply_killed_at(local, plan, root, step):
         except BaseException as error:
             print(repr(error), file=sys.stderr)
             os._exit(1)
+    return not died(child)
+
+
+def died(child):
+    """Whether the child was killed, rather than done."""
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
         assert os.WEXITSTATUS(status) == 0
-        return True
+        return False
     assert os.WTERMSIG(status) == signal.SIGKILL
-    return False
+    return True
 
 
 def main(folder):
@@ -60,4 +65,5 @@ def main(folder):
     print(json.dumps(outcomes))
 
 
-main(Path(sys.argv[1]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

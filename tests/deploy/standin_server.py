@@ -53,6 +53,8 @@ class Engine(BaseHTTPRequestHandler):
 def main(port, *flags):
     if "die" in flags:
         raise ValueError("no such model")
+    if "tell" in flags:
+        raise ValueError(f"401 for {os.environ['HF_TOKEN']} with {os.environ['VLLM_API_KEY']}")
     if "child" in flags:  # outlives a killed parent, as vLLM's core does
         subprocess.Popen([sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"])
     if "stubborn" in flags:

@@ -292,6 +292,23 @@ def test_api_key_stands_in_no_file_and_no_command(bench, monkeypatch):
         bench.apply()
 
 
+def test_an_engines_last_words_are_quoted_without_secrets(bench, monkeypatch):
+    monkeypatch.setenv("HGPU_API_KEY", "canary-3141592")
+    monkeypatch.setenv("HF_TOKEN", "canary-2718281")
+    with pytest.raises(EngineError) as caught:
+        bench.apply(bench.misbehaving("tell"))
+    assert "401 for $HF_TOKEN with $" in str(caught.value)
+    assert "canary" not in str(caught.value) + "".join(caught.value.lines())
+    logs = list(bench.folder.glob("*.log"))
+    assert logs and all(path.stat().st_mode & 0o077 == 0 for path in logs)  # they may hold what engines say
+
+
+def test_engines_and_router_listen_on_this_machine_only(bench):
+    for slot in bench.apply().state.slots:
+        listening = [c for c in psutil.Process(slot.pid).net_connections("tcp") if c.status == "LISTEN"]
+        assert {c.laddr.ip for c in listening} == (set() if slot.slot == "supervisor" else {"127.0.0.1"})
+
+
 def test_status_exits_with_4_where_a_deployment_is_degraded(bench, hgpu):
     first = bench.apply().state
     words = ("status", "--results", str(bench.root), "--json")

@@ -4,21 +4,27 @@ import base64
 import copy
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests_types import Run
 
 from hgpu.artifacts.store import load
+from hgpu.commands.simulating import plan_latency
 from hgpu.core.errors import InputError
+from hgpu.core.operating_point import Mode
 from hgpu.deploy.render.document import Document, RenderOptions, default_name
+from hgpu.deploy.render.profiles import profile_documents
 from hgpu.deploy.render.targets import RENDERED
 from hgpu.deploy.render.write import text_of
 
@@ -28,7 +34,7 @@ GOLDEN = Path(__file__).parent / "golden" / "render"
 PLAN = load(GOLDEN / "plan")
 # Definitions of custom resources aren't hgpu's; a clone by itself has none.
 CRDS = Path(os.environ.get("HGPU_CRDS", Path(__file__).parents[3] / "shared" / "crds"))
-CUSTOM = ("InferencePool", "PodAutoscaler")
+CUSTOM = ("InferencePool", "LeaderWorkerSet", "PodAutoscaler")
 # Maps whose keys are anybody's.
 FREE = {"labels", "annotations", "matchLabels", "selector", "limits", "requests", "accelerators", "secrets"}
 
@@ -38,7 +44,11 @@ def options(target: str) -> RenderOptions:
 
 
 def documents(target: str, plan: Any = PLAN.payload) -> list[Document]:
-    return RENDERED[target].render(plan, options(target))
+    made = RENDERED[target].render(plan, options(target))
+    if target == "aibrix":
+        latency = {point: one.payload.latency for point, one in plan_latency(PLAN, GOLDEN).items()}
+        made += profile_documents(plan, options(target), latency, PLAN.manifest.created_at)
+    return made
 
 
 def objects(target: str) -> list[Document]:
@@ -47,6 +57,12 @@ def objects(target: str) -> list[Document]:
         pytest.skip("needs the extra `sky`")
     made = [document for document in documents(target) if not isinstance(document.body, str)]
     return [d for d in made if d.body.get("kind") not in CUSTOM or CRDS.is_dir()]
+
+
+def passed_on(word: str, variables: dict[str, str]) -> str:
+    """What a kubelet makes of a word of a container's command."""
+    names = {"$$": "$"} | {f"$({name})": value for name, value in variables.items()}
+    return re.sub(r"\$\$|\$\([^)]*\)", lambda found: names.get(found[0], found[0]), word)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -60,6 +76,14 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if isinstance(value, list):
         for number, part in enumerate(value):
             yield from places(part, (*path, number))
+
+
+def containers(value: Any) -> Iterator[dict[str, Any]]:
+    """Every container of an object, by the order of its fields."""
+    if isinstance(value, dict):
+        yield from value.get("containers", ())
+        for part in value.values():
+            yield from containers(part)
 
 
 @pytest.mark.parametrize("target", RENDERED)
@@ -159,10 +183,17 @@ def test_a_custom_resource_is_held_against_its_definition(tmp_path: Path) -> Non
 
 
 @given(st.text(min_size=1, max_size=60).filter(lambda name: "\0" not in name))
+@example("$(VLLM_API_KEY)")
+@example("$$(VLLM_API_KEY)")
+@example("--trust-remote-code")
 def test_a_model_of_any_name_stays_one_word(name: str) -> None:
     if Path(name).is_absolute() or Path(name).is_dir():
         return
     plan = PLAN.payload.model_copy(update={"model_source": name})
+    if name.startswith("-"):
+        with pytest.raises(InputError, match="take it for an option"):
+            documents("aws", plan)
+        return
     for document in documents("aws", plan):
         if isinstance(document.body, str):
             words = shlex.split(document.body.replace("# NAME=value lines", ""))
@@ -171,9 +202,37 @@ def test_a_model_of_any_name_stays_one_word(name: str) -> None:
         words = shlex.split(document.body["run"])
         assert words[words.index("--model") + 1] == name
         assert yaml.safe_load(text_of(document)) == document.body
-    (row,) = (d for d in documents("kubernetes", plan) if d.path == "l4/deployment.yaml")
-    words = yaml.safe_load(text_of(row))["spec"]["template"]["spec"]["containers"][0]["command"]
-    assert words[words.index("--model") + 1] == name
+    for target, path in (("kubernetes", "l4/deployment.yaml"), ("lws", "l4/leaderworkerset.yaml")):
+        (row,) = (d for d in documents(target, plan) if d.path == path)
+        (container,) = list(containers(yaml.safe_load(text_of(row))))
+        words = [passed_on(word, {"VLLM_API_KEY": "canary"}) for word in container["command"]]
+        assert words[words.index("--model") + 1] == name
+
+
+@given(st.lists(st.text(max_size=70), min_size=1, max_size=3))
+@example(["/etc"])
+@example([".."])
+@example(["§"])
+@example(["l4", "L4"])
+def test_pools_of_any_name_stay_inside_the_folder_and_apart(names: list[str]) -> None:
+    first = PLAN.payload.allocation[0]
+    rows = [first.model_copy(update={"pool": name}) for name in names]
+    plan = PLAN.payload.model_copy(update={"allocation": rows})
+    for target in ("aws", "sky", "lws"):
+        try:
+            paths = [document.path for document in RENDERED[target].render(plan, options(target))]
+        except InputError:
+            continue
+        assert len(set(paths)) == len(paths)
+        for path in paths:
+            assert re.fullmatch(r"([a-z0-9-]+/)?[a-z0-9-]+\.(yaml|sh)", path)
+
+
+@pytest.mark.parametrize("target", RENDERED)
+def test_nothing_runs_code_of_a_model_or_holds_its_token(target: str) -> None:
+    for document in documents(target):
+        text = text_of(document)
+        assert "trust-remote-code" not in text and "--api-key" not in text
 
 
 @given(st.text(max_size=50))
@@ -196,6 +255,49 @@ def test_user_data_is_in_the_template_as_it_stands_beside_it() -> None:
     made = {document.path: document.body for document in documents("aws")}
     data: Any = made["l4/launch-template.yaml"]
     assert base64.b64decode(data["LaunchTemplateData"]["UserData"]).decode() == made["l4/user-data.sh"]
+
+
+def test_an_engine_of_several_machines_is_a_group_that_its_leader_serves_for() -> None:
+    """No plan holds one yet: offers with fewer GPUs than an engine needs are passed over."""
+    first = PLAN.payload.allocation[0]
+    wide = {"gpus_per_machine": 8, "tp": 16, "engines": 3, "point": replace(first.point, tp=16)}
+    row = first.model_copy(update=wide)
+    plan = PLAN.payload.model_copy(update={"allocation": [row]})
+    made = {document.path: document for document in documents("lws", plan)}
+    sets: Any = made["l4/leaderworkerset.yaml"]
+    assert RENDERED["lws"].check(sets, CRDS if CRDS.is_dir() else None) == ("" if CRDS.is_dir() else ANY)
+    spec = sets.body["spec"]
+    assert spec["replicas"] == 3 and spec["leaderWorkerTemplate"]["size"] == 2
+    leader, worker = list(containers(spec["leaderWorkerTemplate"]))
+    assert "--headless" not in leader["command"] and "--headless" in worker["command"]
+    assert "readinessProbe" in leader and not {"ports", "readinessProbe", "livenessProbe"} & set(worker)
+    assert leader["resources"]["limits"] == worker["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    for number, one in enumerate((leader, worker)):
+        injected = {"LWS_WORKER_INDEX": str(number), "LWS_LEADER_ADDRESS": "chat-l4-0.chat-l4"}
+        words = [passed_on(word, injected) for word in one["command"]]
+        assert words[words.index("--tensor-parallel-size") + 1] == "16"
+        assert words[words.index("--nnodes") :][:6] == [
+            "--nnodes", "2", "--node-rank", str(number), "--master-addr", "chat-l4-0.chat-l4",
+        ]  # fmt: skip
+    template = spec["leaderWorkerTemplate"]
+    selected = made["service.yaml"].body["spec"]["selector"].items()
+    assert selected <= template["leaderTemplate"]["metadata"]["labels"].items()
+    assert not selected <= template["workerTemplate"]["metadata"]["labels"].items()
+
+
+def test_ranks_that_nodes_cannot_share_evenly_are_refused() -> None:
+    row = PLAN.payload.allocation[0].model_copy(update={"gpus_per_machine": 6, "tp": 16})
+    with pytest.raises(InputError, match="spread evenly over 3 machines"):
+        documents("lws", PLAN.payload.model_copy(update={"allocation": [row]}))
+
+
+@pytest.mark.parametrize("target", RENDERED)
+@pytest.mark.parametrize("mode", [Mode.PD, Mode.OFFLOAD])
+def test_a_mode_that_nothing_starts_is_refused(target: str, mode: Mode) -> None:
+    first = PLAN.payload.allocation[0]
+    row = first.model_copy(update={"mode": str(mode), "point": replace(first.point, mode=mode)})
+    with pytest.raises(InputError, match=f"runs in mode '{mode}'"):
+        documents(target, PLAN.payload.model_copy(update={"allocation": [row]}))
 
 
 def test_engines_that_share_a_machine_get_devices_and_ports_of_their_own() -> None:
@@ -245,7 +347,7 @@ def test_a_dry_run_writes_checked_files_without_a_secret(hgpu: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--target", "kubernetes"), "doesn't launch on 'kubernetes' itself yet"),
+    (("--target", "aibrix"), "doesn't launch on 'aibrix' itself yet"),
     (("--target", "kubernets", "--dry-run"), "kubernetes"),
     (("--target", "aws", "--dry-run", "--name", "x; reboot"), "can't be the name of a deployment"),
     (("--target", "aws", "--dry-run", "--image", "x; reboot"), "no image has the name"),
@@ -254,6 +356,13 @@ def test_a_dry_run_writes_checked_files_without_a_secret(hgpu: Run, tmp_path: Pa
     (("--target", "aws", "--dry-run", "--autoscale"), "no autoscaler is rendered for `aws`"),
     (("--target", "sky", "--dry-run", "--autoscale"), "no autoscaler is rendered for `sky`"),
     (("--namespace", "chat", "--out", "x"), "--namespace, --out: of a dry run"),
+    (("--target", "aws", "--dry-run", "--timeout", "9", "--keep-on-failure"),
+     "--timeout, --keep-on-failure: of a launch"),
+    (("--target", "sky", "--dry-run", "--load-format", "dummy"), "--load-format: of a launch"),
+    (("--dry-run", "--timeout", "9"), "--timeout: of a launch"),
+    (("--dry-run", "--namespace", "x"), "--namespace: of other targets' files"),
+    (("--dry-run", "--crds", "x"), "--crds: of other targets' files"),
+    (("--target", "aibrix", "--dry-run", "--autoscale"), "no latency model of pool"),
 ])  # fmt: skip
 def test_bad_words_end_in_a_clear_error(hgpu: Run, words: tuple[str, ...], message: str) -> None:
     done = hgpu("deploy", str(GOLDEN / "plan"), *words)

@@ -16,7 +16,10 @@ class SlotRow(Strict):
 
 
 class DeploymentPayload(Strict):
-    """A plan made real on a target. Ports and process ids live in the state, not here."""
+    """A plan made real on a target. Ports and process ids live in the state, not here.
+
+    `completion_tokens` is 0 where no completion was made: engines of a cluster can't be reached from outside.
+    """
 
     name: str
     target: str

@@ -1,7 +1,7 @@
 """What a renderer takes beside the plan, and what it makes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,11 @@ from typing import Any
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import Infeasible, InputError
+from hgpu.deploy.modes import require_mixed
 
 Body = Mapping[str, Any]
 IMAGE = "vllm/vllm-openai:v0.26.0"  # the vLLM that hgpu is pinned to
+LONGEST_LABEL = 63
 LONGEST_NAME = 40  # of a deployment; pools add to it, and Kubernetes takes 63 characters
 DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 
@@ -59,6 +61,13 @@ def render_options(plan: PlanPayload, plan_digest: str, given: Mapping[str, Any]
     return RenderOptions(**{"name": default_name(plan), "plan_digest": plan_digest, **given})
 
 
+def refuse_passed_over(names: Iterable[str], of: str) -> None:
+    """Raise InputError for options that a dry run would pass over."""
+    if names := list(names):
+        words = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in names)
+        raise InputError(f"{words}: {of}", "this dry run would pass it over", "drop it")
+
+
 def refuse_rendering(names: Sequence[str]) -> None:
     """Raise InputError for options of a dry run where something is launched."""
     if names:
@@ -101,10 +110,30 @@ def pools(plan: PlanPayload) -> list[AllocationRow]:
                 f"the image {IMAGE} has engines for NVIDIA's GPUs only",
                 "plan for other GPU types, or deploy to `local`",
             )
+        require_mixed(row)
     if Path(plan.model_source).is_dir() or Path(plan.model_source).is_absolute():
         raise InputError(
             f"the model is a folder of this machine: {plan.model_source}",
             "the machines of a cluster or cloud can't read it",
             "name a Hugging Face id in the spec, and plan again",
         )
+    if plan.model_source.startswith("-"):
+        raise InputError(
+            f"no model has the name '{plan.model_source}'",
+            "an engine would take it for an option",
+            "name a Hugging Face id in the spec, and plan again",
+        )
+    _require_apart(plan.allocation)
     return sorted(plan.allocation, key=lambda row: row.pool)
+
+
+def _require_apart(rows: Sequence[AllocationRow]) -> None:
+    """Pools become folders, labels and parts of names: each needs one that no other has."""
+    slugs = [pool_slug(row) for row in rows]
+    for row, slug in zip(rows, slugs, strict=True):
+        if not slug or len(slug) > LONGEST_LABEL or slugs.count(slug) > 1:
+            raise InputError(
+                f"pool '{row.pool}' can't be told from others by its name",
+                f"as '{slug}' it is empty, another pool's, or longer than {LONGEST_LABEL}",
+                "plan again: `hgpu plan` names each pool",
+            )

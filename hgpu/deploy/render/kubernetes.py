@@ -5,11 +5,12 @@ from typing import Any
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.deploy.launch import served_name
 from hgpu.deploy.render.document import Body, Document, RenderOptions, pool_slug, pools
-from hgpu.deploy.render.pods import PORT, engine_pod, labels, metadata, selector
+from hgpu.deploy.render.pods import PORT, engine_pod, labels, metadata, selector, whole_engine
 
 PICKER_PORT = 9002
 MOST_GROWTH = 2  # times the planned engines, by the autoscaler
 RUNNING_METRIC = "vllm_num_requests_running"
+EVERY_POD: dict[str, str] = {}
 
 
 def kubernetes_documents(plan: PlanPayload, options: RenderOptions) -> list[Document]:
@@ -51,33 +52,33 @@ def deployment(
             "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},  # make before break
             "template": {
                 "metadata": {"labels": labels(options, row)},
-                "spec": engine_pod(plan, row, options, model_name),
+                "spec": engine_pod(row, options, whole_engine(plan, row, model_name)),
             },
         },
     }
 
 
-def service(options: RenderOptions, name: str) -> Body:
-    """Return the address of all engines of a deployment."""
+def service(options: RenderOptions, name: str, only: dict[str, str] = EVERY_POD) -> Body:
+    """Return the address of all engines of a deployment; their pods have the labels `only`."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(name, options),
         "spec": {
-            "selector": selector(options),
-            "ports": [{"name": "http", "port": PORT, "targetPort": "http"}],
+            "selector": selector(options) | only,
+            "ports": [{"name": "http", "protocol": "TCP", "port": PORT, "targetPort": "http"}],
         },
     }
 
 
-def inference_pool(options: RenderOptions) -> Body:
+def inference_pool(options: RenderOptions, only: dict[str, str] = EVERY_POD) -> Body:
     """Return the pool of the Gateway API's inference extension over all engines, whatever their GPU."""
     return {
         "apiVersion": "inference.networking.k8s.io/v1",
         "kind": "InferencePool",
         "metadata": metadata(options.name, options),
         "spec": {
-            "selector": {"matchLabels": selector(options)},
+            "selector": {"matchLabels": selector(options) | only},
             "targetPorts": [{"number": PORT}],
             "endpointPickerRef": {"name": f"{options.name}-epp", "port": {"number": PICKER_PORT}},
         },

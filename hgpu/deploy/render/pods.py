@@ -1,5 +1,7 @@
 """The pod of one engine, as Deployments, AIBrix and LeaderWorkerSets hold it."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
@@ -17,6 +19,15 @@ DRAIN_S = 120  # for requests in flight
 RESOURCE = "nvidia.com/gpu"
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 PRODUCT = "nvidia.com/gpu.product"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a pod's container starts; one that `serves` answers HTTP and is asked for its health."""
+
+    command: Sequence[str]
+    gpus: int
+    serves: bool = True
 
 
 def labels(options: RenderOptions, row: AllocationRow | None = None) -> dict[str, str]:
@@ -44,10 +55,18 @@ def metadata(name: str, options: RenderOptions, row: AllocationRow | None = None
     }
 
 
-def engine_pod(
-    plan: PlanPayload, row: AllocationRow, options: RenderOptions, served_name: str
-) -> dict[str, Any]:
-    """Return the pod of one engine: what runs, where it may run, and when it counts as healthy.
+def literal(word: str) -> str:
+    """Return a word that a kubelet passes on as it is: it would put variables in place of `$(NAME)`."""
+    return word.replace("$", "$$")
+
+
+def whole_engine(plan: PlanPayload, row: AllocationRow, served_name: str) -> Start:
+    """Return how an engine starts that has all its GPUs in one pod."""
+    return Start([literal(word) for word in engine_words(plan, row.point, served_name)], row.tp)
+
+
+def engine_pod(row: AllocationRow, options: RenderOptions, start: Start) -> dict[str, Any]:
+    """Return the pod of one engine, or of a part of it: what runs, where, and when it counts as healthy.
 
     It runs as a user without rights, its file system is read-only but for the cache, and secrets come
     from the cluster's secret by reference.
@@ -64,7 +83,7 @@ def engine_pod(
         },
         "affinity": _affinity(row),
         "tolerations": [{"key": RESOURCE, "operator": "Exists", "effect": "NoSchedule"}],
-        "containers": [_container(plan, row, options, served_name)],
+        "containers": [_container(options, start)],
         "volumes": [
             {"name": "cache", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
@@ -77,28 +96,27 @@ def engine_words(plan: PlanPayload, point: OperatingPoint, served_name: str) -> 
     """Return the words that start an engine, which answers on all addresses of its host."""
     words = ["python3", "-m", SERVER_MODULE]
     words += command_line(plan.model_source, point, resolve_gpu(point.gpu))
-    words += ["--served-model-name", served_name, "--host", "0.0.0.0", "--port", str(PORT)]
+    return words + serving_words(served_name)
+
+
+def serving_words(served_name: str) -> list[str]:
+    """Return the words that say under which name and where an engine serves."""
+    words = ["--served-model-name", served_name, "--host", "0.0.0.0", "--port", str(PORT)]
     return [*words, "--disable-access-log-for-endpoints", "/health,/metrics"]
 
 
-def _container(
-    plan: PlanPayload, row: AllocationRow, options: RenderOptions, served_name: str
-) -> dict[str, Any]:
-    devices = {RESOURCE: str(row.tp)}
-    health = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
+def _container(options: RenderOptions, start: Start) -> dict[str, Any]:
+    devices = {RESOURCE: str(start.gpus)}
     return {
         "name": "vllm",
         "image": options.image,
-        "command": engine_words(plan, row.point, served_name),
-        "ports": [{"name": "http", "containerPort": PORT}],
+        "command": list(start.command),
         "env": [
             *({"name": name, "value": value} for name, value in _environment().items()),
             *(_secret(options.secret, name) for name in SECRETS),
         ],
         "resources": {"limits": devices, "requests": devices},
-        "startupProbe": health | {"failureThreshold": STARTUP_CHECKS},
-        "readinessProbe": health | {"failureThreshold": 3},
-        "livenessProbe": health | {"failureThreshold": 6, "timeoutSeconds": 5},
+        **(_served() if start.serves else {}),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -109,6 +127,16 @@ def _container(
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
         ],
+    }
+
+
+def _served() -> dict[str, Any]:
+    health = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
+    return {
+        "ports": [{"name": "http", "protocol": "TCP", "containerPort": PORT}],
+        "startupProbe": health | {"failureThreshold": STARTUP_CHECKS},
+        "readinessProbe": health | {"failureThreshold": 3},
+        "livenessProbe": health | {"failureThreshold": 6, "timeoutSeconds": 5},
     }
 
 

@@ -6,12 +6,14 @@ said of each document, never passed over.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hgpu.core.errors import InputError
 from hgpu.deploy.render.document import Body, Document
+from hgpu.deploy.render.profiles import check_profile
 
 KUBERNETES = "1.34"
 BUILT_IN = ("v1", "apps/v1", "autoscaling/v2", "policy/v1")
@@ -30,6 +32,19 @@ def check_objects(document: Document, definitions: Path | None) -> str:
     # Definitions leave the metadata to Kubernetes: any kind that has nothing else will do to check it.
     _check_built_in(document.path, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": body["metadata"]})
     return _check_custom(document.path, body, definitions)
+
+
+def check_aibrix(document: Document, definitions: Path | None) -> str:
+    """Check an object, or a profile of the GPU optimizer."""
+    if document.path.startswith("profiles/"):
+        check_profile(document)
+        return ""
+    return check_objects(document, definitions)
+
+
+def unchecked(_document: Document, _definitions: Path | None) -> str:
+    """Check nothing: only the programs that are started read it."""
+    return "what would be started; nothing takes it"
 
 
 def check_sky(document: Document, _definitions: Path | None) -> str:
@@ -86,15 +101,20 @@ def _check_custom(path: str, body: Body, definitions: Path | None) -> str:
 
 
 def _definitions(folder: Path) -> Iterator[Mapping[str, Any]]:
-    import yaml
-
     files = sorted(path for path in folder.glob("*") if path.suffix in (".yaml", ".yml"))
     if not files:
         raise InputError(f"no custom resource definitions in {folder}", "it has no YAML files", "see --crds")
     for path in files:
-        for found in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-            if found and found.get("kind") == "CustomResourceDefinition":
-                yield found["spec"]
+        yield from _definitions_in(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=64)
+def _definitions_in(text: str) -> tuple[Mapping[str, Any], ...]:
+    """The text is the key: some definitions are a megabyte, and take seconds to read."""
+    import yaml
+
+    documents = yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return tuple(d["spec"] for d in documents if d and d.get("kind") == "CustomResourceDefinition")
 
 
 def _strict(schema: Any) -> Any:

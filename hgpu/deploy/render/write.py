@@ -1,14 +1,15 @@
 """Rendered documents as files of a folder."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.core.errors import InputError
-from hgpu.deploy.render.document import Document, RenderOptions
-from hgpu.deploy.render.targets import rendered_target
+from hgpu.deploy.render.document import Document
+from hgpu.deploy.render.validate import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +21,16 @@ class Written:
 
 
 def write_rendered(
-    plan: PlanPayload, target: str, options: RenderOptions, out: Path, definitions: Path | None
+    documents: Sequence[Document], check: Check, out: Path, definitions: Path | None
 ) -> list[Written]:
-    """Render a plan, check every document, and only then write them into a new or empty folder."""
-    found = rendered_target(target)
+    """Check every document, and only then write them into a new or empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(
             f"{out} isn't an empty folder",
             "files of an earlier plan would stay beside those of this one",
             "empty it, or name another with --out",
         )
-    documents = found.render(plan, options)
-    notes = [found.check(document, definitions) for document in documents]
+    notes = [check(document, definitions) for document in documents]
     try:
         return [_write(out, document, note) for document, note in zip(documents, notes, strict=True)]
     except OSError as error:
@@ -44,6 +43,8 @@ def text_of(document: Document) -> str:
     """Return what a document's file holds."""
     if isinstance(document.body, str):
         return document.body
+    if document.path.endswith(".json"):
+        return json.dumps(document.body, indent=1, allow_nan=False) + "\n"
     return yaml.dump(document.body, Dumper=_Plain, sort_keys=False, width=110)
 
 
