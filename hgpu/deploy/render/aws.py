@@ -39,7 +39,8 @@ def launch_template(plan: PlanPayload, row: AllocationRow, options: RenderOption
     The instance profile has the deployment's name; the security group is the default one of the network,
     which nothing from outside reaches.
     """
-    cloud, _, instance = row.offer.partition("/")
+    cloud, _, sold = row.offer.partition("/")
+    instance = sold.partition(":")[0]  # spot offers end in their market
     if cloud != "aws":
         raise InputError(
             f"pool '{row.pool}' is of {row.offer}",
