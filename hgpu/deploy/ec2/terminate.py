@@ -7,7 +7,7 @@ from hgpu.deploy.ec2.clients import Clients, told
 from hgpu.deploy.ec2.options import Waits
 from hgpu.deploy.ec2.sight import sighted, wait_for
 from hgpu.deploy.ec2.state import MachineState
-from hgpu.deploy.ec2.world import instances_of
+from hgpu.deploy.ec2.world import Instance, instances_of
 
 ROUNDS = 3  # EC2 may show a machine as it was before: then it is looked at, and terminated, again
 
@@ -19,10 +19,12 @@ def terminated(
 
     Returns the region of each that had to be terminated, by id.
     """
+    listed = {found.id: found for found in _listed(machines, clients)}
     found = {
         instance.id: instance.region
         for machine in machines
-        if (instance := sighted(machine, deployment, clients, waits)) and instance.state != "terminated"
+        if (instance := listed.get(machine.instance_id or "") or sighted(machine, deployment, clients, waits))
+        and instance.state != "terminated"
     }
     terminated_ids(found, clients, waits)
     return found
@@ -53,3 +55,14 @@ def terminated_ids(regions: Mapping[str, str], clients: Clients, waits: Waits) -
             "EC2 took the call, and still shows them",
             "look at them in the console (termination protection?), then run the same command again",
         )
+
+
+def _listed(machines: Sequence[MachineState], clients: Clients) -> list[Instance]:
+    """Return those that EC2 lists by their ids, in one call a region."""
+    found: list[Instance] = []
+    with told():
+        for region in sorted({machine.region for machine in machines}):
+            ids = [m.instance_id for m in machines if m.region == region and m.instance_id]
+            if ids:
+                found += instances_of(clients(region), region, [{"Name": "instance-id", "Values": ids}])
+    return found
