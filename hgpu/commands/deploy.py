@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 def deploy(
     plan: Annotated[str, typer.Argument(help="Plan: path, digest prefix, @ref or latest.")],
     target: Annotated[
-        str, typer.Option(help="Where to: local; with --dry-run also kubernetes, aibrix, sky, aws.")
+        str, typer.Option(help="Where to: local, aws; with --dry-run also kubernetes, aibrix, sky.")
     ] = "local",
     load_format: Annotated[str, typer.Option(help="auto, or dummy for random weights.")] = "auto",
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for health.")] = 1200.0,
@@ -38,25 +38,37 @@ def deploy(
     crds: Annotated[
         Path | None, typer.Option(help="Folder of custom resource definitions to check against.")
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="aws: go ahead without asking.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="aws: show what would change, and stop.")] = False,
+    no_replan: Annotated[
+        bool, typer.Option("--no-replan", help="aws: stop where an offer can't be had; don't plan anew.")
+    ] = False,
+    security_group: Annotated[
+        list[str] | None, typer.Option(help="aws: id; the network's closed default group otherwise.")
+    ] = None,
+    subnet: Annotated[str | None, typer.Option(help="aws: id; one of the default network otherwise.")] = None,
+    private_addresses: Annotated[
+        bool, typer.Option("--private-addresses", help="aws: hgpu runs inside the network; ask the engines.")
+    ] = False,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
     """Start a plan's engines, wait until they are healthy, and prove it with a completion.
 
-    Deploying a plan that runs already changes nothing; after a crash it finishes what is missing.
+    Deploying a plan that runs already changes nothing; after a crash it finishes what is missing. On aws it
+    shows first what would change and cost, and needs --yes or your word; exit code 3 where machines can't
+    be had.
 
-    Example: hgpu deploy latest --target kubernetes --dry-run --out manifests
+    Example: hgpu deploy latest --target aws --diff
     """
     from hgpu.artifacts.resolve import resolve
-    from hgpu.artifacts.reuse import save_once
-    from hgpu.artifacts.store import Draft
+    from hgpu.commands.deploying import Aws, aws_deploy, aws_diff, local_deploy, refuse_misplaced
     from hgpu.deploy.driver import DeployOptions
-    from hgpu.deploy.drivers import driver_of
-    from hgpu.deploy.record import deployment_payload
-    from hgpu.deploy.render.document import refuse_rendering, render_options
-    from hgpu.deploy.render.targets import require_launched
+    from hgpu.deploy.ec2.options import Ec2Options
+    from hgpu.deploy.render.document import render_options
     from hgpu.deploy.render.write import write_rendered
     from hgpu.report.deployment import deployed_json, print_deployed
+    from hgpu.report.ec2 import diff_json, launched_json, print_diff, print_launched
     from hgpu.report.output import note, print_json
     from hgpu.report.rendered import print_rendered, rendered_json
 
@@ -68,10 +80,16 @@ def deploy(
         "autoscale": autoscale or None,
     }
     given = {key: value for key, value in rendering.items() if value is not None}
-    if not dry_run:
-        require_launched(target)
-        driver = driver_of(target)
-        refuse_rendering([*given, *(["out"] if out else []), *(["crds"] if crds else [])])
+    files_only = {"out": out, "crds": crds}
+    launching = {
+        "yes": yes,
+        "diff": diff,
+        "no-replan": no_replan,
+        "security-group": security_group,
+        "subnet": subnet,
+        "private-addresses": private_addresses,
+    }
+    refuse_misplaced(target, dry_run, {**given, **files_only}, launching, load_format)
     artifact = resolve(results, plan, "plan")
     if plan == "latest":
         note(f"latest plan is {artifact.short} at {artifact.path}")
@@ -81,7 +99,17 @@ def deploy(
         files = write_rendered(artifact.payload, target, options, folder, crds)
         print_json(rendered_json(target, folder, files)) if json else print_rendered(target, folder, files)
         return
-    deployed = driver.apply(artifact, results, DeployOptions(load_format, timeout, keep_on_failure), note)
-    payload = deployment_payload(artifact.payload, deployed, load_format)
-    saved = save_once(results, Draft("deployment", payload.name, payload, inputs=[artifact.as_input("plan")]))
+    if target == "aws":
+        options = render_options(artifact.payload, artifact.short, given)
+        chosen = Ec2Options(options, tuple(security_group or ()), subnet, private_addresses, keep_on_failure)
+        asked = Aws(results, chosen, timeout, yes, not no_replan)
+        if diff:
+            found = aws_diff(artifact, asked)
+            print_json(diff_json(found)) if json else print_diff(found)
+            return
+        kept, launched = aws_deploy(artifact, asked)
+        print_json(launched_json(kept, launched)) if json else print_launched(kept, launched)
+        return
+    local = DeployOptions(load_format, timeout, keep_on_failure)
+    saved, deployed = local_deploy(artifact, results, target, local)
     print_json(deployed_json(saved, deployed)) if json else print_deployed(saved, deployed)

@@ -12,21 +12,24 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def destroy(
     name: Annotated[str, typer.Argument(help="Deployment; see `hgpu status`.")],
-    target: Annotated[str, typer.Option(help="Where: local.")] = "local",
+    target: Annotated[str, typer.Option(help="Where: local, aws.")] = "local",
+    region: Annotated[
+        list[str] | None, typer.Option(help="aws: look here too; needed where the state is lost.")
+    ] = None,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Stop every process of a deployment and prove that none is left, also after a crash.
+    """Stop every process or machine of a deployment and prove that none is left, also after a crash.
 
     Example: hgpu destroy llama-3-1-8b-instruct-sharegpt-1a2b3c4d
     """
     from dataclasses import asdict
 
-    from hgpu.deploy.drivers import driver_of
+    from hgpu.deploy.drivers import watched
     from hgpu.report.output import console, print_json
 
-    gone = driver_of(target).destroy(results, name)
+    gone = watched(target, region or ()).destroy(results, name)
     if json:
         print_json(asdict(gone))
     else:
-        console().print(f"{gone.name} is gone: {gone.killed} processes stopped, none left")
+        console().print(f"{gone.name} is gone: {gone.killed} {gone.noun} stopped, none left")

@@ -12,7 +12,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="Deployment; all where none is given.")] = None,
-    target: Annotated[str, typer.Option(help="Where: local.")] = "local",
+    target: Annotated[str, typer.Option(help="Where: local, aws.")] = "local",
+    region: Annotated[
+        list[str] | None, typer.Option(help="aws: look here too; needed where the state is lost.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Destroyed ones too.")] = False,
     results: Results = RESULTS,
     json: Json = False,
@@ -25,12 +28,12 @@ def status(
     """
     from dataclasses import asdict
 
-    from hgpu.deploy.drivers import driver_of
+    from hgpu.deploy.drivers import watched
     from hgpu.deploy.state import Phase
     from hgpu.report.deployment import print_status
     from hgpu.report.output import print_json
 
-    found = driver_of(target).status(results, name, every)
+    found = watched(target, region or ()).status(results, name, every)
     if json:
         print_json({"deployments": [asdict(row) for row in found]})
     else:

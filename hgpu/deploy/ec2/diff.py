@@ -42,6 +42,7 @@ class Diff:
     before_usd_per_hour: float
     after_usd_per_hour: float
     peak_usd_per_hour: float
+    price_date: str
 
     @property
     def empty(self) -> bool:
@@ -53,8 +54,8 @@ class Diff:
         return sum(change.action in actions for change in self.changes)
 
 
-def diff_of(state: Ec2State, target: Ec2State, world: World) -> Diff:
-    """Compare a refreshed state with the one to reach."""
+def diff_of(state: Ec2State, target: Ec2State, world: World, price_date: str) -> Diff:
+    """Compare a refreshed state with the one to reach, at prices of a date."""
     running = [m for m in state.machines if m.instance_id and m.step is not Step.LOST]
     staying = [m for m in target.machines if m.step not in (Step.LEAVING, Step.TERMINATING)]
     new = [m for m in staying if m.instance_id is None]
@@ -78,6 +79,7 @@ def diff_of(state: Ec2State, target: Ec2State, world: World) -> Diff:
         before_usd_per_hour=before,
         after_usd_per_hour=_cost(staying),
         peak_usd_per_hour=before + _cost(new),
+        price_date=price_date,
     )
 
 

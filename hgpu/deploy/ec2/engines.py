@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hgpu.core.errors import EngineError
+from hgpu.deploy.ec2.options import Waits
 from hgpu.deploy.ec2.state import Ec2State, MachineState
 from hgpu.deploy.ec2.wanted import WantedPool
 from hgpu.deploy.ec2.world import World
@@ -45,19 +46,18 @@ def proven(
     pools: Sequence[WantedPool],
     world: World,
     addresses: Addresses,
+    waits: Waits,
     model: str,
-    timeout_s: float,
-    poll_s: float,
 ) -> list[Answer]:
     """Return a one-token completion of every engine, after /health and /v1/models.
 
     Raises EngineError naming the engine that isn't healthy in time, serves another model or makes no token.
     """
     urls = engine_urls(state.machines, {p.template: p.engines for p in pools}, world, addresses)
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + waits.health_s
     answers = []
     for name, url in urls.items():
-        _await_health(name, url, deadline, timeout_s, poll_s)
+        _await_health(name, url, deadline, waits)
         served = served_model(url)
         if served != model:
             raise EngineError(f"{name} serves {served}", f"the plan is for {model}", f"look at {url}")
@@ -65,12 +65,12 @@ def proven(
     return answers
 
 
-def _await_health(name: str, url: str, deadline: float, timeout_s: float, poll_s: float) -> None:
+def _await_health(name: str, url: str, deadline: float, waits: Waits) -> None:
     while not is_healthy(url):  # no event tells that another machine's server has come up
         if time.monotonic() > deadline:
             raise EngineError(
-                f"{name} is not healthy after {timeout_s:g} s",
+                f"{name} is not healthy after {waits.health_s:g} s",
                 f"{url}/health doesn't answer 200",
                 "read the machine's console output; open the port to this machine; or allow more --timeout",
             )
-        time.sleep(poll_s)
+        time.sleep(waits.poll_s)

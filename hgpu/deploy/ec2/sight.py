@@ -5,7 +5,8 @@ from typing import Any
 
 from hgpu.deploy.ec2.clients import Clients, told
 from hgpu.deploy.ec2.options import Waits
-from hgpu.deploy.ec2.state import Ec2State, MachineState, Step, client_token
+from hgpu.deploy.ec2.state import Ec2State, MachineState, Step
+from hgpu.deploy.ec2.tags import of_machine
 from hgpu.deploy.ec2.world import Instance, World, instances_of
 
 
@@ -17,14 +18,13 @@ def hidden(state: Ec2State, world: World, clients: Clients, waits: Waits) -> set
 
 
 def sighted(machine: MachineState, deployment: str, clients: Clients, waits: Waits) -> Instance | None:
-    """Return the machine of a record, or of a launch without an answer, by id or by client token.
+    """Return the machine of a record, by its id, or of a launch without an answer, by its tags.
 
     None where it doesn't show up for `waits.visible_s`: then the launch never reached EC2.
     """
     if machine.instance_id:
         return _by_id(clients, machine, waits)
-    token = {"Name": "client-token", "Values": [client_token(deployment, machine)]}
-    return _wait(clients(machine.region), machine.region, [token], waits)
+    return _wait(clients(machine.region), machine.region, of_machine(deployment, machine), waits)
 
 
 def wait_for(client: Any, waiter: str, ids: Iterable[str], config: Mapping[str, object]) -> bool:

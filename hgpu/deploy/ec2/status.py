@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hgpu.core.errors import InputError
 from hgpu.deploy.driver import DeploymentStatus, SlotStatus
+from hgpu.deploy.ec2.aim import Reach
 from hgpu.deploy.ec2.clients import Clients, told
 from hgpu.deploy.ec2.engines import Addresses
 from hgpu.deploy.ec2.intent import strays
@@ -26,9 +27,7 @@ _PHASES = {
 _WANTED = (Step.PLANNED, Step.LAUNCHING, Step.UP, Step.LOST)
 
 
-def status_of(
-    folder: Path, clients: Clients, regions: Sequence[str], addresses: Addresses
-) -> DeploymentStatus:
+def status_of(folder: Path, reach: Reach, regions: Sequence[str]) -> DeploymentStatus:
     """Return what state, EC2 and, inside the network, engines say of a deployment. Nothing is changed."""
     try:
         state = read_state(folder)
@@ -37,9 +36,9 @@ def status_of(
     if state is None:
         return _without_state(folder.name, "there is no state")
     where = sorted({*state.regions, *map(require_region, regions)})
-    world = look(clients, where, state.name)
-    good = _passing(world, clients)
-    slots = tuple(_slot(machine, state, world, good, addresses) for machine in state.machines)
+    world = look(reach.clients, where, state.name)
+    good = _passing(world, reach.clients)
+    slots = tuple(_slot(machine, state, world, good, reach.addresses) for machine in state.machines)
     drift = _drift(state, world, good, slots)
     return DeploymentStatus(
         name=state.name,

@@ -31,6 +31,15 @@ def of_deployment(name: str) -> list[dict[str, object]]:
     return [{"Name": f"tag:{DEPLOYMENT}", "Values": [name]}]
 
 
+def of_machine(name: str, machine: MachineState) -> list[dict[str, object]]:
+    """Return the filter of describe calls for one machine, in this attempt at it."""
+    values = {SLOT: machine.slot, GENERATION: str(machine.generation), ATTEMPT: str(machine.attempt)}
+    mine: list[dict[str, object]] = [
+        {"Name": f"tag:{key}", "Values": [value]} for key, value in values.items()
+    ]
+    return [*of_deployment(name), *mine]
+
+
 def read_tags(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Return tags as a map."""
     return {row["Key"]: row["Value"] for row in rows}

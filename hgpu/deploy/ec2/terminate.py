@@ -15,7 +15,7 @@ ROUNDS = 3  # EC2 may show a machine as it was before: then it is looked at, and
 def terminated(
     machines: Sequence[MachineState], deployment: str, clients: Clients, waits: Waits
 ) -> dict[str, str]:
-    """Terminate recorded machines; a launch without an answer is looked up by its token first.
+    """Terminate recorded machines; a launch without an answer is looked up by its tags first.
 
     Returns the region of each that had to be terminated, by id.
     """

@@ -83,7 +83,6 @@ def user_data(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> 
     """Return the script of a machine: it fetches the secrets with its own role, then starts its engines."""
     fetch = ["aws", "secretsmanager", "get-secret-value", "--region", row.region]
     fetch += ["--secret-id", options.secret, "--query", "SecretString", "--output", "text"]
-    engines = [_engine(plan, row, options, number) for number in range(row.gpus_per_machine // row.tp)]
     return "\n".join(
         [
             "#!/bin/bash",
@@ -91,10 +90,15 @@ def user_data(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> 
             "umask 077",
             f"mkdir -p /run/hgpu /var/lib/hgpu{CACHE}",
             f"{shlex.join(fetch)} > {SECRETS_FILE}  # NAME=value lines",
-            *engines,
+            *engine_commands(plan, row, options),
             "",
         ]
     )
+
+
+def engine_commands(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> list[str]:
+    """Return the shell commands that start the engines of one of a pool's machines."""
+    return [_engine(plan, row, options, number) for number in range(row.gpus_per_machine // row.tp)]
 
 
 def _engine(plan: PlanPayload, row: AllocationRow, options: RenderOptions, number: int) -> str:

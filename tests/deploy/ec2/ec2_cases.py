@@ -79,8 +79,8 @@ def living(client, name="chat"):
     return [instance for instance in found if instance["State"]["Name"] not in GONE]
 
 
-def slots(client, name="chat"):
-    return sorted({tag["Key"]: tag["Value"] for tag in i["Tags"]}["hgpu:slot"] for i in living(client, name))
+def slots(machines):
+    return sorted({tag["Key"]: tag["Value"] for tag in one["Tags"]}["hgpu:slot"] for one in machines)
 
 
 def templates(client, name="chat"):

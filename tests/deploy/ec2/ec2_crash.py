@@ -69,48 +69,64 @@ def killed_at(last, client, verb):
 
 def seen(client, name, root):
     state = read_state(state_folder(root, name))
-    ids = sorted(machine["InstanceId"] for machine in living(client, name))
+    machines = living(client, name)
+    ids = sorted(machine["InstanceId"] for machine in machines)
     return {
-        "slots": slots(client, name),
+        "slots": slots(machines),
         "templates": len(templates(client, name)),
         "recorded": sorted(m.instance_id for m in state.machines) == ids,
         "phase": state.phase,
     }
 
 
+class Round:
+    """A deployment of its own, through apply, rollout and destroy; `mine` and `childs` are clients."""
+
+    def __init__(self, root, number, mine, childs):
+        self.root, self.number, self.name = root, number, f"chat-{number}x"
+        self.mine, self.childs = mine, childs
+        self.plans = {"apply": plan_of(root, *OLD), "rollout": plan_of(root, *NEW)}
+
+    def run(self, verb, client):
+        driver = Ec2Driver(waits=WAITS, clients=lambda: lambda _: client)
+        if verb == "destroy":
+            if self.name in driver.names(self.root):
+                driver.destroy(self.root, self.name)
+        else:
+            apply(driver, self.plans[verb], self.root, self.name)
+
+    def crashed(self, verb):
+        """Whether the verb was killed at this round's boundary, or ended before it."""
+        return not killed_at(self.number, self.childs, lambda: self.run(verb, self.childs))
+
+    def taken_away(self):
+        self.run("destroy", self.mine)
+        return leftovers(self.mine, self.name)
+
+    def outcome(self, verb, crashed):
+        """Every other crash is followed by a destroy before the verb is run again."""
+        row = {"crashed": crashed}
+        if verb == "destroy" or (crashed and (self.number + len(verb)) % 2):
+            row["left"] = self.taken_away()
+        if verb != "destroy":
+            self.run(verb, self.mine)
+            row |= seen(self.mine, self.name, self.root)
+        return row
+
+
 def main(folder, url):
     moto = SimpleNamespace(url=url)
     mine, childs = MotoServer.client(moto), MotoServer.client(moto)
-
-    def driver(client):
-        return Ec2Driver(waits=WAITS, clients=lambda: lambda _: client)
-
-    def applied(client, plan):
-        return lambda: apply(driver(client), plan, root, name)
-
-    def destroyed(client):
-        return lambda: driver(client).destroy(root, name)
-
-    rounds, ended = [], {"apply": False, "rollout": False, "destroy": False}
-    while not all(ended.values()):
-        number = len(rounds)
-        MotoServer.reset(moto)  # it gets slower with every machine that it remembers
-        root, name = folder / str(number), f"chat-{number}x"
-        old, new = plan_of(root, *OLD), plan_of(root, *NEW)
-        row = {}
-        for verb, run in (
-            ("apply", lambda client: applied(client, old)),
-            ("rollout", lambda client: applied(client, new)),
-            ("destroy", destroyed),
-        ):
-            row[f"{verb} ended"] = ended[verb] or killed_at(number, childs, run(childs))
-            ended[verb] = row[f"{verb} ended"]
-            if verb == "destroy" and state_folder(root, name).exists():
-                run(mine)()
-                row[verb] = {"left": leftovers(mine, name), "phase": seen(mine, name, root)["phase"]}
-            elif verb != "destroy":
-                run(mine)()
-                row[verb] = seen(mine, name, root)
+    rounds, open_verbs = [], ["apply", "rollout", "destroy"]
+    while open_verbs:
+        number, row = len(rounds), {}
+        if number % 6 == 0:
+            MotoServer.reset(moto)  # it gets slower with every machine that it remembers
+        one = Round(folder / str(number), number, mine, childs)
+        for verb in ("apply", "rollout", "destroy"):
+            crashed = verb in open_verbs and one.crashed(verb)
+            row[verb] = one.outcome(verb, crashed)
+            open_verbs = [v for v in open_verbs if v != verb or crashed]
         rounds.append(row)
     print(json.dumps(rounds))
 

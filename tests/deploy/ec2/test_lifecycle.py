@@ -16,7 +16,7 @@ def test_a_plan_comes_up_stays_and_goes(aws, ec2, tmp_path):
     assert living(ec2) == [] and not (tmp_path / "state").exists()
     up = apply(aws, plan, tmp_path)
     assert up.changed and up.state.phase is Phase.READY
-    assert slots(ec2) == ["a10g-spot-0", "l4-0", "l4-1"] and len(templates(ec2)) == 2
+    assert slots(living(ec2)) == ["a10g-spot-0", "l4-0", "l4-1"] and len(templates(ec2)) == 2
     again = apply(aws, plan, tmp_path)
     assert not again.changed and again.state == up.state
     (status,) = aws.status(tmp_path)
