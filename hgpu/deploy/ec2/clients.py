@@ -45,6 +45,22 @@ def message_of(error: Any) -> str:
     return " ".join(str(error.response.get("Error", {}).get("Message", "")).split())[:300]
 
 
+def is_final(error: BaseException | None) -> bool:
+    """Tell whether EC2 said no: after a fault on its side (5xx), or no answer, a call may have worked."""
+    response = getattr(error, "response", None) or {}
+    return 400 <= int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) < 500
+
+
+def refusal(operation: str, code: str, message: str) -> HgpuError:
+    """Return the error of a call that EC2 refused."""
+    barred = code in REFUSED
+    return HgpuError(
+        f"EC2 refused {operation}: {code}",
+        "the account's policy doesn't allow it" if barred else message,
+        f"{POLICY} has what hgpu needs" if barred else "mend that, and run the same command again",
+    )
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Raise what botocore raises as InputError (no credentials) or HgpuError (refused, or out of reach)."""
@@ -57,11 +73,6 @@ def told() -> Iterator[None]:
             "AWS doesn't know you", str(error), "set up credentials, as with `aws configure`"
         ) from error
     except ClientError as error:
-        refused = code_of(error) in REFUSED
-        raise HgpuError(
-            f"EC2 refused {error.operation_name}: {code_of(error)}",
-            "the account's policy doesn't allow it" if refused else message_of(error),
-            f"{POLICY} has what hgpu needs" if refused else "mend that, and run the same command again",
-        ) from error
+        raise refusal(error.operation_name, code_of(error), message_of(error)) from error
     except BotoCoreError as error:
         raise HgpuError("AWS can't be used", str(error), "run the same command again") from error

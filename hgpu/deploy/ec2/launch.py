@@ -6,7 +6,7 @@ from typing import Any
 
 from hgpu.core.errors import HgpuError
 from hgpu.deploy.ec2.capacity import OfferClosed, closed_by
-from hgpu.deploy.ec2.clients import code_of, told
+from hgpu.deploy.ec2.clients import code_of, is_final, told
 from hgpu.deploy.ec2.state import MachineState, Step, client_token
 from hgpu.deploy.ec2.tags import machine_tags
 from hgpu.deploy.ec2.world import Instance, instance_of
@@ -28,8 +28,9 @@ def launched(
         save(machine)
         try:
             found = _run(machine, deployment, subnet, client, now)
-        except OfferClosed:  # EC2 said no: nothing was launched
-            save(machine.model_copy(update={"step": Step.PLANNED, "attempt": machine.attempt + 1}))
+        except HgpuError as error:
+            if isinstance(error, OfferClosed) or is_final(error.__cause__):  # nothing was launched
+                save(machine.model_copy(update={"step": Step.PLANNED, "attempt": machine.attempt + 1}))
             raise
         if found is not None and found.living:
             machine = machine.model_copy(update={"instance_id": found.id})

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hgpu.deploy.ec2.clients import Clients, told
+from hgpu.deploy.ec2.clients import Clients, refusal, told
 from hgpu.deploy.ec2.options import Waits
 from hgpu.deploy.ec2.state import Ec2State, MachineState, Step
 from hgpu.deploy.ec2.tags import of_machine
@@ -28,7 +28,10 @@ def sighted(machine: MachineState, deployment: str, clients: Clients, waits: Wai
 
 
 def wait_for(client: Any, waiter: str, ids: Iterable[str], config: Mapping[str, object]) -> bool:
-    """Wait with one of botocore's waiters for machines; tell whether they came to be so."""
+    """Wait with one of botocore's waiters for machines; tell whether they came to be so.
+
+    Raises HgpuError where EC2 refuses to tell.
+    """
     from botocore.exceptions import WaiterError
 
     ids = sorted(ids)
@@ -38,7 +41,8 @@ def wait_for(client: Any, waiter: str, ids: Iterable[str], config: Mapping[str, 
         try:
             client.get_waiter(waiter).wait(InstanceIds=ids, WaiterConfig=dict(config))
             return True
-        except WaiterError:
+        except WaiterError as error:
+            _raise_refusal(waiter, error)
             return False
 
 
@@ -54,6 +58,14 @@ def _wait(client: Any, region: str, filters: list[dict[str, Any]], waits: Waits)
     with told():
         try:
             client.get_waiter("instance_exists").wait(Filters=filters, WaiterConfig=waits.visible)
-        except WaiterError:
+        except WaiterError as error:
+            _raise_refusal("instance_exists", error)
             return None
         return next(iter(instances_of(client, region, filters)), None)
+
+
+def _raise_refusal(waiter: str, error: Any) -> None:
+    """Waiters end alike where time is over and where a call fails: tell the second."""
+    said = error.last_response.get("Error", {}) if isinstance(error.last_response, dict) else {}
+    if said and said.get("Code") != "InvalidInstanceID.NotFound":
+        raise refusal(f"to say {waiter}", said.get("Code", ""), said.get("Message", "")) from error
