@@ -68,7 +68,9 @@ def _wanted(plan: PlanPayload, row: AllocationRow, options: Ec2Options) -> Wante
         data["SecurityGroupIds"] = list(options.security_groups)
     require(_INSTANCE_TYPE, "instance type", data["InstanceType"], "g6.xlarge")
     made_of = {"data": data, "region": row.region, "subnet": options.subnet}
-    name = f"{body['LaunchTemplateName']}-{digest_of(made_of)[:_TEMPLATE_DIGITS]}"
+    # Not the pool's name: a pool that is only called otherwise in the next plan keeps its machines.
+    type_slug = data["InstanceType"].replace(".", "-")
+    name = f"{options.render.name}-{type_slug}-{digest_of(made_of)[:_TEMPLATE_DIGITS]}"
     return WantedPool(
         row=row,
         slug=pool_slug(row),

@@ -38,7 +38,8 @@ def solve(folder, text):
 
 
 def of_pool(row):
-    return {"LaunchTemplate.LaunchTemplateName": f"{NAME}-{row.pool}-"}
+    machine = row.offer.removeprefix("aws/").replace(".", "-")
+    return {"LaunchTemplate.LaunchTemplateName": f"{NAME}-{machine}-"}
 
 
 @pytest.fixture
