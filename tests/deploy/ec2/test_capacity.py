@@ -95,9 +95,7 @@ def test_a_closed_offer_is_not_asked_for_again_before_its_time(moto, faulty, ec2
 def test_the_plan_is_solved_again_without_what_is_closed_and_keeps_its_lineage(faulty, ec2, solved, tmp_path):
     aws, faults = faulty
     first = solved.payload.allocation[0]
-    faults.add(
-        "RunInstances", "InsufficientInstanceCapacity", **{"LaunchTemplate.LaunchTemplateName": first.pool}
-    )
+    faults.add("RunInstances", "InsufficientInstanceCapacity", **of_pool(first))
     up = apply(aws, solved, tmp_path, replan=replan(tmp_path))
     new = up.plan
     assert new.digest != solved.digest and load(new.path).digest == new.digest
