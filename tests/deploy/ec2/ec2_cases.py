@@ -1,5 +1,6 @@
 """Plans for EC2, drivers that wait for nothing, and what a test sees there without hgpu."""
 
+from collections import Counter
 from dataclasses import replace
 
 from deploy_standin import row, saved_plan
@@ -81,6 +82,14 @@ def living(client, name="chat"):
 
 def slots(machines):
     return sorted({tag["Key"]: tag["Value"] for tag in one["Tags"]}["hgpu:slot"] for one in machines)
+
+
+def launched_twice(client, name="chat"):
+    """The machines that were launched more than once, also where all but one are gone again."""
+    rows = client.describe_instances(Filters=tagged(name))["Reservations"]
+    tags = [{tag["Key"]: tag["Value"] for tag in i["Tags"]} for r in rows for i in r["Instances"]]
+    keys = Counter(tuple(row[f"hgpu:{key}"] for key in ("slot", "generation", "attempt")) for row in tags)
+    return [key for key, count in keys.items() if count > 1]
 
 
 def templates(client, name="chat"):

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from ec2_cases import WAITS, apply, leftovers, living, plan_of, pool, slots, templates
+from ec2_cases import WAITS, apply, launched_twice, leftovers, living, plan_of, pool, slots, templates
 from moto_server import MotoServer
 
 from hgpu.deploy.ec2.driver import Ec2Driver
@@ -107,7 +107,7 @@ class Round:
         """Every other crash is followed by a destroy before the verb is run again."""
         row = {"crashed": crashed}
         if verb == "destroy" or (crashed and (self.number + len(verb)) % 2):
-            row["left"] = self.taken_away()
+            row["left"] = [*self.taken_away(), *launched_twice(self.mine, self.name)]
         if verb != "destroy":
             self.run(verb, self.mine)
             row |= seen(self.mine, self.name, self.root)
