@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.offers import price_date
+from hgpu.commands.plan_notes import say_age, say_sources
 from hgpu.commands.solved_from import solved_from
 from hgpu.core.errors import Infeasible, InputError
-from hgpu.core.provenance import Provenance
-from hgpu.latency.confidence import safety_factor
 from hgpu.latency.select import Selection, select_latency
 from hgpu.report.output import note
 from hgpu.report.progress import progress_of
@@ -32,8 +30,6 @@ from hgpu.specs.serve import ServeSpec
 from hgpu.specs.service import Service, service_of
 from hgpu.workloads.readers import read_trace
 from hgpu.workloads.trace import Trace
-
-OLD_PRICES_DAYS = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +105,8 @@ def plan_services(
     ]
     demands = []
     for service, selection, key in zip(services, selections, keys, strict=True):
-        _say_sources(selection, asked.confidence, said)
-        _say_age(service, said)
+        say_sources(selection, asked.confidence, said)
+        say_age(service, said)
         models = {point: artifact.payload.latency for point, artifact in selection.chosen.items()}
         demands.append(Demand(service, Candidates(models, selection.refused, asked.confidence), key))
     change = _change(asked, keys)
@@ -185,28 +181,3 @@ def _save(
             files=files,
         ),
     )
-
-
-def _say_age(service: Service, said: set[str]) -> None:
-    """Tell once how old the prices are, where they are old."""
-    days = (date.today() - date.fromisoformat(price_date(service.offers))).days if service.offers else 0
-    line = f"prices are up to {days} days old: `hgpu gpus --refresh aws` asks anew, or give a price book"
-    if days > OLD_PRICES_DAYS and line not in said:
-        said.add(line)
-        note(line)
-
-
-def _say_sources(selection: Selection, confidence: float, said: set[str]) -> None:
-    """Tell once, on stderr, which latency model stands behind each operating point."""
-    for point, artifact in selection.chosen.items():
-        latency = artifact.payload.latency
-        measured = latency.provenance is Provenance.FITTED
-        what = f"error {latency.median_error:.1%}" if measured else "no measurement"
-        factor = safety_factor(latency, confidence)
-        line = (
-            f"{point.name}: {latency.provenance} latency model {artifact.short} ({what}; "
-            f"steps taken {factor - 1:.0%} slower, confidence {confidence:g})"
-        )
-        if line not in said:
-            said.add(line)
-            note(line)

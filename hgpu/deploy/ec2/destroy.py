@@ -1,6 +1,7 @@
 """Taking a deployment away by its state and by its tags, and the proof that nothing is left."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hgpu.core.errors import HgpuError
@@ -57,12 +58,9 @@ def _drop_volumes(clients: Clients, region: str, name: str, waits: Waits) -> Non
 
     client = clients(region)
     with told():
-        found = volumes_of(client, name)
-        for ident, state in sorted(found.items()):
+        for ident, state in sorted(volumes_of(client, name).items()):
             if state == "available":
                 client.delete_volume(VolumeId=ident)
-        if found:
-            try:
-                client.get_waiter("volume_deleted").wait(VolumeIds=sorted(found), WaiterConfig=waits.healthy)
-            except WaiterError:
-                return  # what is left is told by the proof
+            # One by one: the waiter ends as soon as one of several is gone.
+            with suppress(WaiterError):  # what is left is told by the proof
+                client.get_waiter("volume_deleted").wait(VolumeIds=[ident], WaiterConfig=waits.healthy)

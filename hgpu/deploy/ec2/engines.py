@@ -1,12 +1,12 @@
 """The upper rungs of the health ladder: engines asked over HTTP, where hgpu runs inside their network."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hgpu.core.errors import EngineError
 from hgpu.deploy.ec2.options import Waits
-from hgpu.deploy.ec2.state import Ec2State, MachineState
+from hgpu.deploy.ec2.state import Ec2State, MachineState, Step
 from hgpu.deploy.ec2.wanted import WantedPool
 from hgpu.deploy.ec2.world import World
 from hgpu.deploy.render.pods import PORT
@@ -29,18 +29,6 @@ def private_urls(address: str, engines: int) -> list[str]:
     return [f"http://{address}:{PORT + number}" for number in range(engines)]
 
 
-def engine_urls(
-    machines: Sequence[MachineState], engines: Mapping[str, int], world: World, addresses: Addresses
-) -> dict[str, str]:
-    """Return the URL of each engine by its name; `engines` counts those on a machine, by template."""
-    return {
-        f"{machine.slot}/engine-{number}": url
-        for machine in machines
-        if (found := world.instance(machine.instance_id)) is not None
-        for number, url in enumerate(addresses(found.private_ip, engines.get(machine.template, 0)))
-    }
-
-
 def proven(
     state: Ec2State,
     pools: Sequence[WantedPool],
@@ -53,16 +41,32 @@ def proven(
 
     Raises EngineError naming the engine that isn't healthy in time, serves another model or makes no token.
     """
-    urls = engine_urls(state.machines, {p.template: p.engines for p in pools}, world, addresses)
     deadline = time.monotonic() + waits.health_s
+    engines = {pool.template: pool.engines for pool in pools}
     answers = []
-    for name, url in urls.items():
+    for name, url in _urls(state.at(Step.UP), engines, world, addresses):
         _await_health(name, url, deadline, waits)
         served = served_model(url)
         if served != model:
             raise EngineError(f"{name} serves {served}", f"the plan is for {model}", f"look at {url}")
         answers.append(Answer(name, complete(url, served, "The quick brown fox", 1)))
     return answers
+
+
+def _urls(
+    machines: Sequence[MachineState], engines: Mapping[str, int], world: World, addresses: Addresses
+) -> Iterator[tuple[str, str]]:
+    """Yield each engine's name and URL; `engines` counts those on a machine, by template."""
+    for machine in machines:
+        found = world.instance(machine.instance_id)
+        if found is None or not found.private_ip:
+            raise EngineError(
+                f"{machine.slot} has no private address",
+                f"EC2 shows none of {machine.instance_id}",
+                "deploy again",
+            )
+        for number, url in enumerate(addresses(found.private_ip, engines[machine.template])):
+            yield f"{machine.slot}/engine-{number}", url
 
 
 def _await_health(name: str, url: str, deadline: float, waits: Waits) -> None:

@@ -72,9 +72,7 @@ class Rollout:
     def fail(self, keep: bool) -> None:
         """Record a failure; unless `keep`, the machines that this call launched are taken down."""
         if self.started and not keep:
-            mine = [m for m in self.state.machines if key_of(m) in self.started]
-            self.progress(f"taking down {len(mine)} machines that this deploy launched")
-            self.terminate(mine)
+            self.terminate([m for m in self.state.machines if key_of(m) in self.started])
         self.save(self.state.model_copy(update={"phase": Phase.DEGRADED}))
 
     def terminate(self, machines: Sequence[MachineState]) -> None:
@@ -83,9 +81,10 @@ class Rollout:
             return
         asked_for = [m for m in machines if m.step is not Step.PLANNED]
         going = [m.model_copy(update={"step": Step.TERMINATING}) for m in asked_for]
-        self.save(self.state.with_machines(going))
-        self.progress(f"terminating {', '.join(m.slot for m in going)}")
-        terminated(going, self.state.name, self.reach.clients, self.reach.waits)
+        if going:
+            self.save(self.state.with_machines(going))
+            self.progress(f"terminating {', '.join(m.slot for m in going)}")
+            terminated(going, self.state.name, self.reach.clients, self.reach.waits)
         self.save(self.state.without_machines(machines))
 
     def save(self, state: Ec2State) -> None:

@@ -45,7 +45,7 @@ def deleted(templates: Sequence[Template], clients: Clients) -> None:
             try:
                 clients(template.region).delete_launch_template(LaunchTemplateId=template.id)
             except ClientError as error:
-                if code_of(error) != "InvalidLaunchTemplateId.NotFound":
+                if not code_of(error).startswith("InvalidLaunchTemplateId.NotFound"):
                     raise
 
 

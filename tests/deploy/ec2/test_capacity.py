@@ -162,3 +162,20 @@ def test_a_model_that_changed_since_is_refused(solved, tmp_path):
     closed = {("aws/g6.xlarge", "us-east-1"): 0}
     with pytest.raises(Infeasible, match="can't be solved again"):
         replan_around(tmp_path, type(solved)(solved.path, solved.manifest, changed), closed)
+
+
+def test_a_trace_that_changed_since_is_refused(tmp_path):
+    trace = tmp_path / "trace.csv"
+    rows = [f"2026-01-01 00:00:{second:02d}.0000000,{500 + second},100" for second in range(60)]
+    trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, ""]))
+    plan = solve(tmp_path, SPEC.replace("{lengths: chat, rate_rps: 8}", f"{{trace: {trace}, rate_rps: 8}}"))
+    closed = {(row.offer, row.region): 0 for row in plan.payload.allocation[:1]}
+    around = replan_around(tmp_path, plan, closed)
+    assert around.payload.allocation != plan.payload.allocation
+    trace.write_text(trace.read_text().replace(",100", ",101"))
+    with pytest.raises(Infeasible, match="can't be solved again"):
+        replan_around(tmp_path, plan, closed)
+    trace.unlink()
+    with pytest.raises(Infeasible, match="can't be solved again") as gone:
+        replan_around(tmp_path, plan, closed)
+    assert "trace" in gone.value.why
