@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 from ec2_cases import apply, driver, leftovers, living, plan_of, pool, tagged, templates
@@ -149,3 +153,25 @@ def test_a_name_that_another_target_uses_is_refused(aws, moto, ec2, plan, tmp_pa
     with pytest.raises(HgpuError, match="is a deployment on 'local'"):
         driver(moto, "us-east-1").destroy(tmp_path, "chat")
     assert len(living(ec2)) == 2 and ec2.describe_instances(Filters=tagged("chat"))["Reservations"]
+
+
+@pytest.mark.parametrize(("word", "code", "machines"), [("n", 2, 0), ("y", 0, 2)])
+def test_at_a_terminal_the_user_is_asked(moto, ec2, plan, tmp_path, word, code, machines):
+    ours, theirs = pty.openpty()
+    words = ("deploy", plan.short, "--target", "aws", "--name", "chat")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "hgpu", *words],
+        cwd=tmp_path,
+        env=moto.environment,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.write(ours, f"{word}\n".encode())
+    out, told = program.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert program.returncode == code, told
+    assert "go ahead?" in told and "2 to launch" in told and "go ahead?" not in out
+    assert len(living(ec2)) == machines
