@@ -32,6 +32,7 @@ class Reach:
     waits: Waits
     addresses: Addresses
     now: Callable[[], datetime]
+    lineage: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ def first_aim(plan: Plan, root: Path, options: Ec2Options, reach: Reach) -> Aim:
     """
     name = options.render.name
     pools = wanted_pools(plan.payload, options)
-    recorded = read_state(state_folder(root, name)) or Ec2State(name=name, phase=Phase.DESTROYED)
+    recorded = read_state(state_folder(root, name)) or Ec2State(
+        name=name, lineage=reach.lineage(), phase=Phase.DESTROYED
+    )
     world = look(reach.clients, _regions(recorded, pools), name)
     _refuse_foreign(recorded, world)
     state = refreshed(recorded, world, hidden(recorded, world, reach.clients, reach.waits))
@@ -89,11 +92,11 @@ def _regions(state: Ec2State, pools: Sequence[WantedPool]) -> list[str]:
 
 
 def _refuse_foreign(state: Ec2State, world: World) -> None:
-    """Machines that no state here stands for are of somebody else's hgpu, or of a state that was lost."""
-    living = [found.id for found in world.instances if found.living]
-    if living and state.phase is Phase.DESTROYED:
+    """Machines that another state launched are of somebody else's hgpu, or of a state that was lost."""
+    living = world.foreign(state.lineage)
+    if living:
         raise InputError(
             f"a deployment '{state.name}' runs that this results folder knows nothing of",
-            f"machines {', '.join(living[:5])} carry its tag",
+            f"machines {', '.join(living[:5])} carry its name",
             "use the --results folder that it was deployed from, another --name, or destroy it with --region",
         )

@@ -25,7 +25,7 @@ def take_away(folder: Path, state: Ec2State, clients: Clients, waits: Waits) -> 
     state = write_state(
         folder, state.model_copy(update={"phase": Phase.DESTROYING, "machines": going, "closed": []})
     )
-    killed = set(terminated([m for m in going if m.step is Step.TERMINATING], state.name, clients, waits))
+    killed = set(terminated(going, state.name, clients, waits))
     world = look(clients, state.regions, state.name)
     tagged = {found.id: found.region for found in world.instances if found.state in PRESENT}
     terminated_ids(tagged, clients, waits)

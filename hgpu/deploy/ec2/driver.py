@@ -1,5 +1,6 @@
 """The target `aws`: launches, watches and takes away machines on EC2, whatever happens in between."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from hgpu.deploy.ec2.engines import Addresses, private_urls
 from hgpu.deploy.ec2.options import Ec2Options, Waits, require_region
 from hgpu.deploy.ec2.state import Ec2State, read_state, recorded_names
 from hgpu.deploy.ec2.status import status_of
-from hgpu.deploy.ec2.world import look
+from hgpu.deploy.ec2.world import World, look
 from hgpu.deploy.lock import locked
 from hgpu.deploy.render.document import require_dns_label
 from hgpu.deploy.state import Phase
@@ -25,6 +26,10 @@ from hgpu.deploy.state_file import state_folder
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _new_lineage() -> str:
+    return secrets.token_hex(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class Ec2Driver:
     clients: Callable[[], Clients] = boto3_clients
     addresses: Addresses = private_urls
     now: Callable[[], datetime] = _now
+    lineage: Callable[[], str] = _new_lineage
 
     def diff(self, plan: Plan, root: Path, options: Ec2Options) -> Diff:
         """Compare a plan with state and world, and change nothing."""
@@ -73,7 +79,8 @@ class Ec2Driver:
     def destroy(self, root: Path, name: str) -> Destroyed:
         """Take a deployment away by its state and its tags, and prove that nothing is left.
 
-        Without a readable state, `regions` must say where to look for its tags.
+        Without a readable state, `regions` must say where to look for its tags; they are needed too where
+        another state's machines carry the name.
         """
         require_dns_label("name", name)
         known = name in self.names(root)
@@ -84,7 +91,9 @@ class Ec2Driver:
             read_state(folder)  # refuses a deployment of another target
             self._require_tagged(clients, name)
         with locked(folder):
-            state = self._located(_readable(folder) or Ec2State(name=name))
+            state = self._located(_readable(folder) or Ec2State(name=name, lineage=self.lineage()))
+            if not self.regions:
+                _refuse_foreign(state, look(clients, state.regions, name))
             return Destroyed(name, take_away(folder, state, clients, self.waits), "machines")
 
     def names(self, root: Path) -> list[str]:
@@ -92,7 +101,7 @@ class Ec2Driver:
         return recorded_names(root)
 
     def _reach(self) -> Reach:
-        return Reach(self.clients(), self.waits, self.addresses, self.now)
+        return Reach(self.clients(), self.waits, self.addresses, self.now, self.lineage)
 
     def _located(self, state: Ec2State) -> Ec2State:
         """Return the state with all regions to look into."""
@@ -107,6 +116,16 @@ class Ec2Driver:
         world = look(clients, list(map(require_region, self.regions)), name)
         if not world.templates and not any(found.living for found in world.instances):
             raise UnknownName(f"deployment in {', '.join(self.regions)}", name, [])
+
+
+def _refuse_foreign(state: Ec2State, world: World) -> None:
+    foreign = world.foreign(state.lineage)
+    if foreign:
+        raise InputError(
+            f"not all of '{state.name}' is this results folder's",
+            f"machines {', '.join(foreign[:5])} were launched from another one",
+            "destroy it from there, or name its --region to take away all that carries the name",
+        )
 
 
 def _is_gone(root: Path, name: str) -> bool:

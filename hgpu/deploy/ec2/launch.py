@@ -7,7 +7,7 @@ from typing import Any
 from hgpu.core.errors import HgpuError
 from hgpu.deploy.ec2.capacity import OfferClosed, closed_by
 from hgpu.deploy.ec2.clients import code_of, is_final, told
-from hgpu.deploy.ec2.state import MachineState, Step, client_token
+from hgpu.deploy.ec2.state import Ec2State, MachineState, Step, client_token
 from hgpu.deploy.ec2.tags import machine_tags
 from hgpu.deploy.ec2.world import Instance, instance_of
 
@@ -16,7 +16,7 @@ Save = Callable[[MachineState], None]
 
 
 def launched(
-    machine: MachineState, deployment: str, subnet: str | None, client: Any, save: Save, now: datetime
+    machine: MachineState, state: Ec2State, subnet: str | None, client: Any, save: Save, now: datetime
 ) -> MachineState:
     """Launch a machine and return its record; `save` keeps the intent before each call, and the id after.
 
@@ -27,7 +27,7 @@ def launched(
         machine = machine.model_copy(update={"step": Step.LAUNCHING})
         save(machine)
         try:
-            found = _run(machine, deployment, subnet, client, now)
+            found = _run(machine, state, subnet, client, now)
         except HgpuError as error:
             if isinstance(error, OfferClosed) or is_final(error.__cause__):  # nothing was launched
                 save(machine.model_copy(update={"step": Step.PLANNED, "attempt": machine.attempt + 1}))
@@ -45,12 +45,12 @@ def launched(
 
 
 def _run(
-    machine: MachineState, deployment: str, subnet: str | None, client: Any, now: datetime
+    machine: MachineState, state: Ec2State, subnet: str | None, client: Any, now: datetime
 ) -> Instance | None:
     """Call RunInstances; None where the token was used with other parameters."""
     from botocore.exceptions import ClientError
 
-    tags = machine_tags(deployment, machine)
+    tags = machine_tags(state, machine)
     where = {"SubnetId": subnet} if subnet else {}
     with told():
         try:
@@ -58,7 +58,7 @@ def _run(
                 LaunchTemplate={"LaunchTemplateName": machine.template, "Version": "1"},
                 MinCount=1,
                 MaxCount=1,
-                ClientToken=client_token(deployment, machine),
+                ClientToken=client_token(state, machine),
                 TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],
                 **where,
             )

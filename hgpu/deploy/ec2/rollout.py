@@ -110,7 +110,7 @@ class Rollout:
         def save(changed: MachineState) -> None:
             self.save(self.state.with_machines([changed]))
 
-        made_one = launched(machine, self.state.name, self.subnet, client, save, self.reach.now())
+        made_one = launched(machine, self.state, self.subnet, client, save, self.reach.now())
         self.progress(f"{made_one.slot}: is {made_one.instance_id}")
 
     def _await_up(self) -> None:

@@ -66,9 +66,14 @@ class ClosedOffer(Strict):
 
 
 class Ec2State(Strict):
-    """A deployment on EC2. `generation` grows with every plan that adds machines, and never falls."""
+    """A deployment on EC2. `generation` grows with every plan that adds machines, and never falls.
+
+    `lineage` is drawn where a state begins and kept over all that follows: machines with the deployment's
+    name and another lineage are another state's.
+    """
 
     name: str
+    lineage: str = ""
     target: Literal["aws"] = TARGET
     plan_digest: str = ""
     generation: int = 0
@@ -100,12 +105,13 @@ def key_of(machine: MachineState) -> tuple[str, int]:
     return machine.slot, machine.generation
 
 
-def client_token(deployment: str, machine: MachineState) -> str:
+def client_token(state: Ec2State, machine: MachineState) -> str:
     """Return the idempotency token: a pure function of deployment, slot, generation and attempt.
 
-    EC2 answers a repeated RunInstances that has the same token with the machine of the first call.
+    EC2 answers a repeated RunInstances that has the same token with the machine of the first call, for a
+    day after that machine's end too: so a state that begins anew has another lineage, and other tokens.
     """
-    parts = (deployment, machine.slot, str(machine.generation), str(machine.attempt))
+    parts = (state.name, state.lineage, machine.slot, str(machine.generation), str(machine.attempt))
     return f"hgpu-{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:TOKEN_DIGITS]}"
 
 

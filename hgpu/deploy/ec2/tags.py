@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from hgpu.deploy.ec2.state import MachineState
+from hgpu.deploy.ec2.state import Ec2State, MachineState
 
 DEPLOYMENT = "hgpu:deployment"
+LINEAGE = "hgpu:lineage"
 POOL = "hgpu:pool"
 SLOT = "hgpu:slot"
 GENERATION = "hgpu:generation"
@@ -13,15 +14,16 @@ ATTEMPT = "hgpu:attempt"
 Tag = dict[str, str]
 
 
-def machine_tags(deployment: str, machine: MachineState) -> list[Tag]:
+def machine_tags(state: Ec2State, machine: MachineState) -> list[Tag]:
     """Return the tags of a machine and its volumes."""
     values = {
-        DEPLOYMENT: deployment,
+        DEPLOYMENT: state.name,
+        LINEAGE: state.lineage,
         POOL: machine.pool,
         SLOT: machine.slot,
         GENERATION: str(machine.generation),
         ATTEMPT: str(machine.attempt),
-        "Name": f"{deployment}/{machine.slot}",
+        "Name": f"{state.name}/{machine.slot}",
     }
     return [{"Key": key, "Value": value} for key, value in values.items()]
 

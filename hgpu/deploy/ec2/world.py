@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hgpu.deploy.ec2.clients import Clients, code_of, told
-from hgpu.deploy.ec2.tags import of_deployment, read_tags
+from hgpu.deploy.ec2.tags import LINEAGE, of_deployment, read_tags
 
 LIVING = ("pending", "running", "stopping", "stopped")
 PRESENT = (*LIVING, "shutting-down")  # a machine that isn't terminated yet still holds its disk
@@ -45,6 +45,10 @@ class World:
 
     instances: tuple[Instance, ...]
     templates: tuple[Template, ...]
+
+    def foreign(self, lineage: str) -> list[str]:
+        """Return the living machines that another state launched."""
+        return [i.id for i in self.instances if i.living and i.tags.get(LINEAGE, lineage) != lineage]
 
     def instance(self, instance_id: str | None) -> Instance | None:
         """Return a machine by its id."""

@@ -289,3 +289,18 @@ def test_a_launch_that_is_refused_outright_is_not_waited_for(moto, ec2, plan, tm
     with pytest.raises(HgpuError, match="InvalidGroup"):
         apply(patient, plan, tmp_path, security_groups=("sg-0123456789abcdef0",))
     assert living(ec2) == []
+
+
+def test_machines_of_another_state_are_never_taken_for_strays(moto, aws, ec2, plan, tmp_path):
+    apply(aws, plan, tmp_path)
+    path = state_folder(tmp_path / "elsewhere", "chat") / "state.json"
+    path.parent.mkdir(parents=True)
+    mine = recorded(tmp_path)
+    path.write_text(mine.model_copy(update={"lineage": "bb", "machines": []}).model_dump_json())
+    with pytest.raises(InputError, match="knows nothing of"):
+        apply(aws, plan, tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="not all of 'chat'"):
+        aws.destroy(tmp_path / "elsewhere", "chat")
+    assert len(living(ec2)) == 3
+    assert driver(moto, "us-east-1").destroy(tmp_path / "elsewhere", "chat").killed == 3
+    assert leftovers(ec2) == []

@@ -18,6 +18,7 @@ from hgpu.deploy.ec2.world import World
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 ID = "i-0123456789abcdef0"
+CHAT = Ec2State(name="chat", lineage="aa")
 
 
 def machine(**changes):
@@ -36,7 +37,7 @@ def machine(**changes):
 
 
 def described(ident, state, one=None):
-    tags = machine_tags("chat", one) if one else []
+    tags = machine_tags(CHAT, one) if one else []
     return {"InstanceId": ident, "InstanceType": "g6.xlarge", "State": {"Name": state}, "Tags": tags}
 
 
@@ -59,29 +60,30 @@ def stub(client):
 
 
 def asked(one):
-    tags = machine_tags("chat", one)
+    tags = machine_tags(CHAT, one)
     return {
         "LaunchTemplate": {"LaunchTemplateName": one.template, "Version": "1"},
         "MinCount": 1,
         "MaxCount": 1,
-        "ClientToken": client_token("chat", one),
+        "ClientToken": client_token(CHAT, one),
         "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],
     }
 
 
 def launch(one, client, kept):
-    return launched(one, "chat", None, client, kept.append, NOW)
+    return launched(one, CHAT, None, client, kept.append, NOW)
 
 
 def test_a_token_tells_deployment_slot_generation_and_attempt_and_nothing_else():
     one = machine()
     others = [machine(slot="l4-1"), machine(generation=2), machine(attempt=2)]
-    tokens = {client_token("chat", one), client_token("other", one)} | {
-        client_token("chat", other) for other in others
+    tokens = {client_token(CHAT, one), client_token(Ec2State(name="other", lineage="aa"), one)} | {
+        client_token(CHAT, other) for other in others
     }
-    assert len(tokens) == 5 and all(len(token) <= 64 for token in tokens)
+    tokens.add(client_token(Ec2State(name="chat", lineage="bb"), one))
+    assert len(tokens) == 6 and all(len(token) <= 64 for token in tokens)
     same = machine(pool="x", template="y", instance_id=ID, step=Step.UP, usd_per_hour=1)
-    assert client_token("chat", one) == client_token("chat", same)
+    assert client_token(CHAT, one) == client_token(CHAT, same)
 
 
 def test_a_repeated_call_has_the_same_token_and_gets_the_machine_of_the_first(client, stub):
@@ -160,8 +162,8 @@ def test_waits_for_health_go_on_while_ids_are_unknown_and_end_where_ec2_refuses(
 
 def test_an_adopted_machine_is_of_this_attempt_and_lives():
     one = machine(step=Step.LAUNCHING)
-    tags = {tag["Key"]: tag["Value"] for tag in machine_tags("chat", one)}
-    older = {tag["Key"]: tag["Value"] for tag in machine_tags("chat", machine(attempt=2))}
+    tags = {tag["Key"]: tag["Value"] for tag in machine_tags(CHAT, one)}
+    older = {tag["Key"]: tag["Value"] for tag in machine_tags(CHAT, machine(attempt=2))}
     from hgpu.deploy.ec2.world import Instance
 
     def world(*rows):
