@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 def deploy(
     plan: Annotated[str, typer.Argument(help="Plan: path, digest prefix, @ref or latest.")],
     target: Annotated[
-        str, typer.Option(help="Where to: local, kubernetes; with --dry-run also lws, aibrix, sky, aws.")
+        str, typer.Option(help="Where to: local, kubernetes, aws; with --dry-run also lws, aibrix, sky.")
     ] = "local",
     load_format: Annotated[
         str | None, typer.Option(help="auto where none is given, or dummy for random weights.")
@@ -47,25 +47,38 @@ def deploy(
     force_conflicts: Annotated[
         bool, typer.Option("--force-conflicts", help="Take over fields that others manage in the cluster.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="aws: go ahead without asking.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="aws: show what would change, and stop.")] = False,
+    no_replan: Annotated[
+        bool, typer.Option("--no-replan", help="aws: stop where an offer can't be had; don't plan anew.")
+    ] = False,
+    security_group: Annotated[
+        list[str] | None, typer.Option(help="aws: id; the network's closed default group otherwise.")
+    ] = None,
+    subnet: Annotated[str | None, typer.Option(help="aws: id; one of the default network otherwise.")] = None,
+    private_addresses: Annotated[
+        bool, typer.Option("--private-addresses", help="aws: hgpu runs inside the network; ask the engines.")
+    ] = False,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
     """Start a plan's engines, wait until they are healthy, and prove it with a completion.
 
-    Deploying a plan that runs already changes nothing; after a crash it finishes what is missing.
+    Deploying a plan that runs already changes nothing; after a crash it finishes what is missing. On aws it
+    shows first what would change and cost, and needs --yes or your word; exit code 3 where machines can't
+    be had.
 
-    Example: hgpu deploy latest --target kubernetes --dry-run --out manifests
+    Example: hgpu deploy latest --target aws --diff
     """
     from hgpu.artifacts.resolve import resolve
-    from hgpu.artifacts.reuse import save_once
-    from hgpu.artifacts.store import Draft
+    from hgpu.commands.deploying import Aws, Given, aws_deploy, aws_diff, launch, refuse_misplaced
     from hgpu.commands.rendering import write_dry_run
     from hgpu.deploy.driver import DeployOptions
-    from hgpu.deploy.drivers import driver_for
-    from hgpu.deploy.record import deployment_payload
-    from hgpu.deploy.render.document import refuse_passed_over, refuse_rendering
-    from hgpu.deploy.render.targets import require_launched
+    from hgpu.deploy.drivers import Place, driver_for
+    from hgpu.deploy.ec2.options import Ec2Options
+    from hgpu.deploy.render.document import render_options
     from hgpu.report.deployment import deployed_json, print_deployed
+    from hgpu.report.ec2 import diff_json, launched_json, print_diff, print_launched
     from hgpu.report.output import note, print_json
     from hgpu.report.rendered import print_rendered, rendered_json
 
@@ -77,24 +90,42 @@ def deploy(
         "autoscale": autoscale or None,
     }
     given = {key: value for key, value in rendering.items() if value is not None}
-    launching = {"load_format": load_format, "timeout_s": timeout, "keep_on_failure": keep_on_failure or None}
-    reaching = {"context": context, "kubeconfig": kubeconfig, "force_conflicts": force_conflicts or None}
-    chosen: dict[str, Any] = {key: value for key, value in launching.items() if value is not None}
-    if not dry_run:
-        require_launched(target)
-        written = [*(["out"] if out else []), *(["crds"] if crds else [])]
-        refuse_rendering([*(given if target == "local" else []), *written])
-        driver = driver_for(target, context, kubeconfig, given, force_conflicts)
+    waiting = {"load_format": load_format, "timeout_s": timeout, "keep_on_failure": keep_on_failure or None}
+    launching: dict[str, Any] = {key: value for key, value in waiting.items() if value is not None}
+    asked = Given(
+        rendering=given,
+        files={"out": out, "crds": crds},
+        launching=launching,
+        cluster={"context": context, "kubeconfig": kubeconfig, "force-conflicts": force_conflicts},
+        aws={
+            "yes": yes,
+            "diff": diff,
+            "no-replan": no_replan,
+            "security-group": security_group,
+            "subnet": subnet,
+            "private-addresses": private_addresses,
+        },
+    )
+    refuse_misplaced(target, dry_run, asked)
     artifact = resolve(results, plan, "plan")
     if plan == "latest":
         note(f"latest plan is {artifact.short} at {artifact.path}")
     if dry_run:
         folder = out or Path("manifests")
-        refuse_passed_over([name for name, value in reaching.items() if value is not None], "of a launch")
-        files = write_dry_run(artifact, target, results, folder, given, chosen, crds)
+        files = write_dry_run(artifact, target, results, folder, given, launching, crds)
         print_json(rendered_json(target, folder, files)) if json else print_rendered(target, folder, files)
         return
-    deployed = driver.apply(artifact, results, options := DeployOptions(**chosen), note)
-    payload = deployment_payload(artifact.payload, deployed, options.load_format)
-    saved = save_once(results, Draft("deployment", payload.name, payload, inputs=[artifact.as_input("plan")]))
+    if target == "aws":
+        options = render_options(artifact.payload, artifact.short, given)
+        chosen = Ec2Options(options, tuple(security_group or ()), subnet, private_addresses, keep_on_failure)
+        aws = Aws(results, chosen, timeout, yes, not no_replan)
+        if diff:
+            found = aws_diff(artifact, aws)
+            print_json(diff_json(found)) if json else print_diff(found)
+            return
+        kept, launched = aws_deploy(artifact, aws)
+        print_json(launched_json(kept, launched)) if json else print_launched(kept, launched)
+        return
+    driver = driver_for(target, Place(context, kubeconfig, namespace), given, force_conflicts)
+    saved, deployed = launch(artifact, results, driver, DeployOptions(**launching))
     print_json(deployed_json(saved, deployed)) if json else print_deployed(saved, deployed)

@@ -13,25 +13,28 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def destroy(
     name: Annotated[str, typer.Argument(help="Deployment; see `hgpu status`.")],
-    target: Annotated[str, typer.Option(help="Where: local, kubernetes.")] = "local",
+    target: Annotated[str, typer.Option(help="Where: local, kubernetes, aws.")] = "local",
     namespace: Annotated[str | None, typer.Option(help="Of Kubernetes; default where none is given.")] = None,
     context: Annotated[str | None, typer.Option(help="Of the kubeconfig; the current by default.")] = None,
     kubeconfig: Annotated[Path | None, typer.Option(help="File; kubectl's own by default.")] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="aws: look here too; needed where the state is lost.")
+    ] = None,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Stop every process of a deployment and prove that none is left, also after a crash.
+    """Stop every process or machine of a deployment and prove that none is left, also after a crash.
 
     Example: hgpu destroy llama-3-1-8b-instruct-sharegpt-1a2b3c4d
     """
     from dataclasses import asdict
 
-    from hgpu.deploy.drivers import driver_for
+    from hgpu.deploy.drivers import Place, watched
     from hgpu.report.output import console, print_json
 
-    gone = driver_for(target, context, kubeconfig, {"namespace": namespace}).destroy(results, name)
+    place = Place(context, kubeconfig, namespace, tuple(region or ()))
+    gone = watched(target, place).destroy(results, name)
     if json:
         print_json(asdict(gone))
     else:
-        things, done = ("processes", "stopped") if target == "local" else ("objects", "deleted")
-        console().print(f"{gone.name} is gone: {gone.killed} {things} {done}, none left")
+        console().print(f"{gone.name} is gone: {gone.killed} {gone.noun} stopped, none left")

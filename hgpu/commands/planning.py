@@ -1,8 +1,7 @@
 """What `hgpu plan` calls: load specs and their latency models, plan each cell, save the plans."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.offers import price_date
+from hgpu.commands.plan_notes import say_age, say_sources
+from hgpu.commands.solved_from import solved_from
 from hgpu.core.errors import Infeasible, InputError
-from hgpu.core.provenance import Provenance
-from hgpu.latency.confidence import safety_factor
 from hgpu.latency.select import Selection, select_latency
 from hgpu.report.output import note
 from hgpu.report.progress import progress_of
@@ -27,11 +26,18 @@ from hgpu.solvers.prove import Prover
 from hgpu.solvers.refine import Refiner, memo_under
 from hgpu.solvers.sweep import Cell, combinations
 from hgpu.specs.load import load_spec
+from hgpu.specs.serve import ServeSpec
 from hgpu.specs.service import Service, service_of
 from hgpu.workloads.readers import read_trace
 from hgpu.workloads.trace import Trace
 
-OLD_PRICES_DAYS = 90
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The plan that is solved again, and how many machines of some offers (`name@region`) may be used."""
+
+    parent: InputRef
+    at_most: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class Asked:
     requests: int | None = None
     current: str = ""
     change_usd_per_hour: float = 0.0
+    again: Again | None = None
 
 
 def spec_plans(asked: Asked, sweeps: Sequence[str] = ()) -> list[Cell]:
@@ -76,18 +83,30 @@ def melange_plan(path: Path, root: Path) -> Artifact[PlanPayload]:
 
 def _plans(asked: Asked, values: dict[str, Any], said: set[str]) -> list[Artifact[PlanPayload]]:
     """Plan all specs together and keep a plan of each."""
-    services = [service_of(load_spec(path, values)) for path in asked.specs]
+    specs = [load_spec(path, values) for path in asked.specs]
+    services = [service_of(spec) for spec in specs]
+    keys = [path.stem for path in asked.specs] if len(services) > 1 else [""]
+    if len(set(keys)) < len(keys):
+        raise InputError("two specs have the same file name", ", ".join(keys), "name them apart")
+    return plan_services(asked, services, specs, keys, said)
+
+
+def plan_services(
+    asked: Asked,
+    services: Sequence[Service],
+    specs: Sequence[ServeSpec],
+    keys: Sequence[str],
+    said: set[str],
+) -> list[Artifact[PlanPayload]]:
+    """Plan services together, each made from its spec, and keep a plan of each."""
     selections = [
         select_latency(asked.root, service.model, service.points, asked.refs, asked.estimate)
         for service in services
     ]
-    keys = [path.stem for path in asked.specs] if len(services) > 1 else [""]
-    if len(set(keys)) < len(keys):
-        raise InputError("two specs have the same file name", ", ".join(keys), "name them apart")
     demands = []
     for service, selection, key in zip(services, selections, keys, strict=True):
-        _say_sources(selection, asked.confidence, said)
-        _say_age(service, said)
+        say_sources(selection, asked.confidence, said)
+        say_age(service, said)
         models = {point: artifact.payload.latency for point, artifact in selection.chosen.items()}
         demands.append(Demand(service, Candidates(models, selection.refused, asked.confidence), key))
     change = _change(asked, keys)
@@ -105,9 +124,11 @@ def _plans(asked: Asked, values: dict[str, Any], said: set[str]) -> list[Artifac
         planned = make_plans(demands, asked.gap, asked.time_limit_s, change)
     if asked.explain:
         planned = [_explained(plan, demand, asked.gap) for plan, demand in zip(planned, demands, strict=True)]
+    # Services that were planned together share limits: none can be solved again alone.
+    files = [solved_from(specs[0], services[0].offers)] if len(specs) == 1 else [{} for _ in specs]
     return [
-        _save(asked, service, selection, plan)
-        for service, selection, plan in zip(services, selections, planned, strict=True)
+        _save(asked, service, selection, plan, kept)
+        for service, selection, plan, kept in zip(services, selections, planned, files, strict=True)
     ]
 
 
@@ -136,47 +157,27 @@ def _change(asked: Asked, keys: Sequence[str]) -> Change | None:
     return Change(running, asked.change_usd_per_hour)
 
 
-def _save(asked: Asked, service: Service, selection: Selection, planned: Planned) -> Artifact[PlanPayload]:
+def _save(
+    asked: Asked, service: Service, selection: Selection, planned: Planned, files: Mapping[str, bytes]
+) -> Artifact[PlanPayload]:
     inputs = [artifact.as_input(f"latency {point.name}") for point, artifact in selection.chosen.items()]
     proved_on = (
         [InputRef(role="proved on", kind="file", digest=file_digest(asked.trace))] if asked.trace else []
     )
+    again = asked.again
+    options = {"gap": asked.gap, "confidence": asked.confidence, "refine": asked.refine}
     return save(
         asked.root,
         Draft(
             "plan",
             f"{service.name}-{service.workload.rate_rps:g}rps",
             planned.payload,
-            inputs=[*inputs, *service.files, *proved_on],
-            options={"gap": asked.gap, "confidence": asked.confidence, "refine": asked.refine},
+            inputs=[*inputs, *service.files, *proved_on, *([again.parent] if again else [])],
+            options={**options, "at_most": again.at_most} if again else options,
             environment=Environment(
                 price_date=price_date(service.offers), model_revision=service.model.digest[:12]
             ),
             timings=planned.timings,
+            files=files,
         ),
     )
-
-
-def _say_age(service: Service, said: set[str]) -> None:
-    """Tell once how old the prices are, where they are old."""
-    days = (date.today() - date.fromisoformat(price_date(service.offers))).days if service.offers else 0
-    line = f"prices are up to {days} days old: `hgpu gpus --refresh aws` asks anew, or give a price book"
-    if days > OLD_PRICES_DAYS and line not in said:
-        said.add(line)
-        note(line)
-
-
-def _say_sources(selection: Selection, confidence: float, said: set[str]) -> None:
-    """Tell once, on stderr, which latency model stands behind each operating point."""
-    for point, artifact in selection.chosen.items():
-        latency = artifact.payload.latency
-        measured = latency.provenance is Provenance.FITTED
-        what = f"error {latency.median_error:.1%}" if measured else "no measurement"
-        factor = safety_factor(latency, confidence)
-        line = (
-            f"{point.name}: {latency.provenance} latency model {artifact.short} ({what}; "
-            f"steps taken {factor - 1:.0%} slower, confidence {confidence:g})"
-        )
-        if line not in said:
-            said.add(line)
-            note(line)

@@ -13,10 +13,13 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="Deployment; all where none is given.")] = None,
-    target: Annotated[str, typer.Option(help="Where: local, kubernetes.")] = "local",
+    target: Annotated[str, typer.Option(help="Where: local, kubernetes, aws.")] = "local",
     namespace: Annotated[str | None, typer.Option(help="Of Kubernetes; default where none is given.")] = None,
     context: Annotated[str | None, typer.Option(help="Of the kubeconfig; the current by default.")] = None,
     kubeconfig: Annotated[Path | None, typer.Option(help="File; kubectl's own by default.")] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="aws: look here too; needed where the state is lost.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Destroyed ones too.")] = False,
     results: Results = RESULTS,
     json: Json = False,
@@ -29,12 +32,13 @@ def status(
     """
     from dataclasses import asdict
 
-    from hgpu.deploy.drivers import driver_for
+    from hgpu.deploy.drivers import Place, watched
     from hgpu.deploy.state import Phase
     from hgpu.report.deployment import print_status
     from hgpu.report.output import print_json
 
-    found = driver_for(target, context, kubeconfig, {"namespace": namespace}).status(results, name, every)
+    place = Place(context, kubeconfig, namespace, tuple(region or ()))
+    found = watched(target, place).status(results, name, every)
     if json:
         print_json({"deployments": [asdict(row) for row in found]})
     else:

@@ -19,7 +19,7 @@ def supervise(
     Example: hgpu supervise llama-3-1-8b-instruct-sharegpt-1a2b3c4d
     """
     from hgpu.deploy.drivers import driver_of
-    from hgpu.deploy.state import state_folder
+    from hgpu.deploy.state_file import state_folder
     from hgpu.deploy.supervise import Supervisor
     from hgpu.report.output import note
 

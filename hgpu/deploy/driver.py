@@ -37,7 +37,10 @@ class Deployed:
 
 @dataclass(frozen=True, slots=True)
 class SlotStatus:
-    """One process of a deployment as it is now."""
+    """One process, or on a cloud one machine, of a deployment as it is now.
+
+    `healthy` is None where its engines can't be asked from here. `where` names what stands for the pid.
+    """
 
     slot: str
     role: Role
@@ -46,8 +49,9 @@ class SlotStatus:
     pid: int | None
     url: str
     alive: bool
-    healthy: bool
+    healthy: bool | None
     log: str
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +70,15 @@ class DeploymentStatus:
 
 @dataclass(frozen=True, slots=True)
 class Destroyed:
-    """A deployment that is gone; `killed` counts the processes that had to be stopped."""
+    """A deployment that is gone; `killed` counts what had to be stopped: processes, or machines (`noun`)."""
 
     name: str
     killed: int
+    noun: str = "processes"
 
 
-class Driver(Protocol):
-    """A deployment target. Every verb can be repeated, also after a crash in its middle."""
-
-    def apply(
-        self, plan: Artifact[PlanPayload], root: Path, options: DeployOptions, progress: Progress
-    ) -> Deployed:
-        """Make the world as the plan says, changing only what differs, and prove it with a completion."""
-        ...
+class Watched(Protocol):
+    """A target whose deployments can be watched and taken away, also after a crash."""
 
     def status(
         self, root: Path, name: str | None = None, include_destroyed: bool = False
@@ -93,4 +92,14 @@ class Driver(Protocol):
 
     def names(self, root: Path) -> list[str]:
         """Return the names of the deployments under `root`."""
+        ...
+
+
+class Driver(Watched, Protocol):
+    """A target that runs a plan's processes. Every verb can be repeated, also after a crash in its middle."""
+
+    def apply(
+        self, plan: Artifact[PlanPayload], root: Path, options: DeployOptions, progress: Progress
+    ) -> Deployed:
+        """Make the world as the plan says, changing only what differs, and prove it with a completion."""
         ...

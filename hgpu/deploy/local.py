@@ -17,23 +17,22 @@ from hgpu.deploy.rollout import Rollout
 from hgpu.deploy.slots import engine_slots, slot_states
 from hgpu.deploy.starts import Starts
 from hgpu.deploy.state import (
+    TARGET,
     Phase,
     Role,
     State,
     held_places,
     read_state,
     recorded_names,
-    state_folder,
-    states_folder,
     write_state,
 )
+from hgpu.deploy.state_file import state_folder, states_folder
 from hgpu.runtime.completion import complete, served_model
 from hgpu.runtime.machine import Machine, this_machine
 from hgpu.runtime.ports import local_url
 from hgpu.runtime.processes import stop
 from hgpu.runtime.tags import tagged_deployments
 
-TARGET = "local"
 _PROMPT = "The quick brown fox"
 _COMPLETION_TOKENS = 8
 _STOP_ROUNDS = 3  # a process that was starting another one when it was seen takes a second look

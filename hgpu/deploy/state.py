@@ -1,19 +1,17 @@
 """What hgpu knows of a deployment: one file, written before and after every step that touches the world."""
 
-import json
-import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hgpu.artifacts.manifest import Strict
-from hgpu.core.errors import HgpuError, InputError
+from hgpu.deploy.state_file import names_of_target, read_file, write_file
 from hgpu.runtime.ports import local_url
 
-STATE_FILE = "state.json"
+TARGET = "local"
 NO_PORT = 0  # of a process that serves nothing
 
 
@@ -88,76 +86,27 @@ class State(Strict):
         return self.model_copy(update={"slots": slots})
 
 
-def states_folder(root: Path) -> Path:
-    """Return the folder that holds a folder for each deployment."""
-    return root / "state"
-
-
-def state_folder(root: Path, name: str) -> Path:
-    """Return the folder of one deployment: its state, its lock and its logs."""
-    return states_folder(root) / name
-
-
 def log_path(folder: Path, slot: str) -> Path:
     """Return where a slot's process writes its output."""
     return folder / f"{slot}.log"
 
 
 def read_state(folder: Path) -> State | None:
-    """Return the state kept in `folder`, None where there is none.
-
-    Raises InputError where it can't be read; `destroy` works without it, by the tags.
-    """
-    path = folder / STATE_FILE
-    try:
-        return State.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise InputError(
-            f"the state of deployment '{folder.name}' can't be read",
-            f"{path}: {why}",
-            f"`hgpu destroy {folder.name}` finds its processes by their tags; then deploy again",
-        ) from error
+    """Return the state kept in `folder`, None where there is none, InputError where it can't be read."""
+    return read_file(folder, State, TARGET)
 
 
 def write_state(folder: Path, state: State, now: datetime | None = None) -> State:
     """Replace the state in `folder` atomically and return it with the time of writing."""
-    moment = now or datetime.now(UTC)
-    stamped = state.model_copy(update={"updated_at": moment.isoformat(timespec="milliseconds")})
-    text = json.dumps(stamped.model_dump(mode="json"), indent=1) + "\n"
-    staging = folder / f".{STATE_FILE}.tmp"  # one writer at a time: the lock is held
-    try:
-        with staging.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staging.replace(folder / STATE_FILE)
-        _sync(folder)
-    except OSError as error:
-        raise HgpuError(
-            f"can't write the state of deployment '{folder.name}'",
-            error.strerror or str(error),
-            "free space or make the folder writable; `hgpu destroy` works without it",
-        ) from error
-    return stamped
+    return write_file(folder, state, now)
 
 
 def recorded_names(root: Path) -> list[str]:
-    """Return the names of the deployments that have a state file, readable or not."""
-    return sorted(path.parent.name for path in states_folder(root).glob(f"*/{STATE_FILE}"))
+    """Return the names of the local deployments that have a state file, readable or not."""
+    return names_of_target(root, TARGET)
 
 
 def held_places(states: Sequence[State]) -> tuple[set[int], set[int]]:
     """Return the cores and the GPU indices that deployments hold."""
     holding = [slot for state in states if state.phase is not Phase.DESTROYED for slot in state.slots]
     return {core for s in holding for core in s.cores}, {gpu for s in holding for gpu in s.gpus}
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,6 +8,8 @@ from hgpu.artifacts.store import Artifact
 from hgpu.deploy.driver import Deployed, DeploymentStatus
 from hgpu.report.output import console, ms, table
 
+_HEALTH = {True: "healthy", False: "not healthy", None: "not observed from here"}
+
 
 def print_deployed(artifact: Artifact[DeploymentPayload], deployed: Deployed) -> None:
     """Print where the deployment answers, and the completion that it made."""
@@ -52,11 +54,11 @@ def print_status(found: Sequence[DeploymentStatus], place: str) -> None:
             f"[bold]{row.name}[/bold] {row.phase} on {row.target}: {row.front_url or 'no URL'}",
             soft_wrap=True,
         )
-        slots = table("", "slot", "role", "pool", ">pid", "URL", "process", "health")
+        slots = table("", "slot", "role", "pool", "runs as", "URL", "alive", "health")
         for slot in row.slots:
             alive = "alive" if slot.alive else "dead"
-            health = "healthy" if slot.healthy else "not healthy"
-            slots.add_row(slot.slot, str(slot.role), slot.pool, str(slot.pid or "-"), slot.url, alive, health)
+            place = slot.where or (f"pid {slot.pid}" if slot.pid else "-")
+            slots.add_row(slot.slot, str(slot.role), slot.pool, place, slot.url, alive, _HEALTH[slot.healthy])
         out.print(slots)
         for line in row.drift:
             out.print(f"drift: {line}", markup=False, soft_wrap=True)

@@ -54,8 +54,8 @@ class Service:
         return f"{Path(self.model_source).name} {self.workload.name}"
 
 
-def service_of(spec: ServeSpec, today: date | None = None) -> Service:
-    """Return the service that a spec describes; reads the model's config, the trace and the prices.
+def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offer] | None = None) -> Service:
+    """Return the service that a spec describes; reads model config and trace, and the prices unless given.
 
     Raises InputError or UnknownName for whatever the spec names and can't be used, prices among them
     that are older `today` than the spec allows.
@@ -76,13 +76,14 @@ def service_of(spec: ServeSpec, today: date | None = None) -> Service:
         for tp in sorted(set(spec.tensor_parallel))
         for mode in sorted(set(spec.modes), key=list(Mode).index)
     )
-    offers = select_offers(
-        load_offers(spec.offers.book),
-        gpus=gpus,
-        clouds=spec.offers.clouds,
-        markets=[str(market) for market in spec.offers.markets],
-        regions=spec.offers.regions,
-    )
+    if offers is None:
+        offers = select_offers(
+            load_offers(spec.offers.book),
+            gpus=gpus,
+            clouds=spec.offers.clouds,
+            markets=[str(market) for market in spec.offers.markets],
+            regions=spec.offers.regions,
+        )
     _check_age(offers, spec.offers.max_price_age_days, today or date.today())
     return Service(
         model,

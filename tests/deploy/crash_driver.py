@@ -13,7 +13,7 @@ from deploy_standin import driver, saved_plan
 
 from hgpu.deploy.driver import DeployOptions
 from hgpu.deploy.launch import deployment_name
-from hgpu.deploy.state import state_folder
+from hgpu.deploy.state_file import state_folder
 from hgpu.runtime.processes import is_leader
 from hgpu.runtime.tags import slot_of, tagged
 

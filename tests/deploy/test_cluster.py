@@ -363,7 +363,7 @@ def test_the_commands_deploy_show_and_destroy_without_a_secret(hgpu, standin, tm
     status = hgpu("status", *where, env=env)
     assert json.loads(status.stdout)["deployments"][0]["phase"] == "ready"
     gone = hgpu("destroy", NAME, *where, env=env)
-    assert json.loads(gone.stdout) == {"name": NAME, "killed": 8}
+    assert json.loads(gone.stdout) == {"name": NAME, "killed": 8, "noun": "objects"}
     files = [path.read_text(errors="replace") for path in tmp_path.rglob("*.json")]
     sent = json.dumps([one for _, _, _, one in standin.history])
     texts = [done.stdout, done.stderr, status.stdout, gone.stdout, sent, *files]

@@ -16,9 +16,9 @@ class SlotRow(Strict):
 
 
 class DeploymentPayload(Strict):
-    """A plan made real on a target. Ports and process ids live in the state, not here.
+    """A plan made real on a target. Ports, process and machine ids live in the state, not here.
 
-    `completion_tokens` is 0 where no completion was made: engines of a cluster can't be reached from outside.
+    `completion_tokens` is 0 where no completion was made: the engines couldn't be asked from where hgpu ran.
     """
 
     name: str

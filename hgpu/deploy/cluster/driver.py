@@ -90,7 +90,7 @@ class KubernetesDriver:
         cluster = self._cluster()
         with leased(cluster, name, _labels(name)) as lease:
             deleted = _take_down(cluster, name, lease)
-        return Destroyed(name, deleted)
+        return Destroyed(name, deleted, "objects")
 
     def names(self, root: Path) -> list[str]:
         """Return the deployments that have an object, or a Lease, in the namespace."""

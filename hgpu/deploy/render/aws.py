@@ -39,7 +39,8 @@ def launch_template(plan: PlanPayload, row: AllocationRow, options: RenderOption
     The instance profile has the deployment's name; the security group is the default one of the network,
     which nothing from outside reaches.
     """
-    cloud, _, instance = row.offer.partition("/")
+    cloud, _, sold = row.offer.partition("/")
+    instance = sold.partition(":")[0]  # spot offers end in their market
     if cloud != "aws":
         raise InputError(
             f"pool '{row.pool}' is of {row.offer}",
@@ -82,7 +83,6 @@ def user_data(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> 
     """Return the script of a machine: it fetches the secrets with its own role, then starts its engines."""
     fetch = ["aws", "secretsmanager", "get-secret-value", "--region", row.region]
     fetch += ["--secret-id", options.secret, "--query", "SecretString", "--output", "text"]
-    engines = [_engine(plan, row, options, number) for number in range(row.gpus_per_machine // row.tp)]
     return "\n".join(
         [
             "#!/bin/bash",
@@ -90,10 +90,15 @@ def user_data(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> 
             "umask 077",
             f"mkdir -p /run/hgpu /var/lib/hgpu{CACHE}",
             f"{shlex.join(fetch)} > {SECRETS_FILE}  # NAME=value lines",
-            *engines,
+            *engine_commands(plan, row, options),
             "",
         ]
     )
+
+
+def engine_commands(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> list[str]:
+    """Return the shell commands that start the engines of one of a pool's machines."""
+    return [_engine(plan, row, options, number) for number in range(row.gpus_per_machine // row.tp)]
 
 
 def _engine(plan: PlanPayload, row: AllocationRow, options: RenderOptions, number: int) -> str:

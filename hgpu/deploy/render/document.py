@@ -73,7 +73,7 @@ def refuse_rendering(names: Sequence[str]) -> None:
     if names:
         words = ", ".join(f"--{name}" for name in names)
         raise InputError(
-            f"{words}: of a dry run", "`local` launches without files", "add --dry-run, or drop it"
+            f"{words}: of a dry run", "nothing is written for a launch", "add --dry-run, or drop it"
         )
 
 

@@ -25,7 +25,7 @@ PROFILES = (
     " -- redis-cli -x SET aibrix:profile_NAME_NAME-POOL < {out}/profiles/POOL.json"
 )
 LOCAL = "local"
-LAUNCHED = ("kubernetes",)  # of those that are rendered: hgpu applies them itself, too
+LAUNCHED = ("kubernetes", "aws")  # of those that are rendered: hgpu applies them itself, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,37 @@
+"""What `hgpu plan` says beside the plan, on stderr: what it rests on."""
+
+from datetime import date
+
+from hgpu.catalog.offers import price_date
+from hgpu.core.provenance import Provenance
+from hgpu.latency.confidence import safety_factor
+from hgpu.latency.select import Selection
+from hgpu.report.output import note
+from hgpu.specs.service import Service
+
+OLD_PRICES_DAYS = 90
+
+
+def say_age(service: Service, said: set[str]) -> None:
+    """Tell once how old the prices are, where they are old."""
+    days = (date.today() - date.fromisoformat(price_date(service.offers))).days if service.offers else 0
+    line = f"prices are up to {days} days old: `hgpu gpus --refresh aws` asks anew, or give a price book"
+    if days > OLD_PRICES_DAYS and line not in said:
+        said.add(line)
+        note(line)
+
+
+def say_sources(selection: Selection, confidence: float, said: set[str]) -> None:
+    """Tell once, on stderr, which latency model stands behind each operating point."""
+    for point, artifact in selection.chosen.items():
+        latency = artifact.payload.latency
+        measured = latency.provenance is Provenance.FITTED
+        what = f"error {latency.median_error:.1%}" if measured else "no measurement"
+        factor = safety_factor(latency, confidence)
+        line = (
+            f"{point.name}: {latency.provenance} latency model {artifact.short} ({what}; "
+            f"steps taken {factor - 1:.0%} slower, confidence {confidence:g})"
+        )
+        if line not in said:
+            said.add(line)
+            note(line)
