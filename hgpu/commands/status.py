@@ -42,6 +42,7 @@ def status(
     if json:
         print_json({"deployments": [asdict(row) for row in found]})
     else:
-        print_status(found, str(results) if target == "local" else f"namespace {namespace or 'default'}")
+        cluster = target == "kubernetes"
+        print_status(found, f"namespace {namespace or 'default'}" if cluster else str(results))
     if any(row.phase is Phase.DEGRADED for row in found):
         raise typer.Exit(4)

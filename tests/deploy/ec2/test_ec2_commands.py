@@ -73,7 +73,7 @@ def test_a_life_from_the_command_line(run, ec2, plan, tmp_path):
     )
     gone = run("destroy", "chat", *aws)
     assert gone.returncode == 0 and "1 machines stopped, none left" in gone.stdout
-    assert leftovers(ec2) == [] and "nothing is deployed" in run("status", *aws).stdout
+    assert leftovers(ec2) == [] and "nothing is deployed under results" in run("status", *aws).stdout
     assert not any(CANARY in text for text in (script, *run.said, *everything_in(tmp_path)))
     local = run("status", "--all")
     assert local.returncode == 0 and "nothing is deployed" in local.stdout
