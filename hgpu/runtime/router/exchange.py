@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from hgpu.runtime.router.reply import reply
 from hgpu.runtime.router.request import Request
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 UNAVAILABLE = (502, 503, 504)  # nobody has worked on the request; 429 and 500 are an engine's own words
 CONNECT_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0  # between rounds over all pools
+TAIL_BYTES = 1024
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens":\s?(\d+)')
 
 
 class Client(Protocol):
-    """The connection that waits for the answer."""
+    """The connection that waits for the answer; `paused` where it reads more slowly than is written."""
+
+    paused: bool
 
     def write(self, data: bytes) -> None:
         """Pass on bytes of the answer."""
@@ -78,14 +81,13 @@ class Exchange:
     def pause(self, paused: bool) -> None:
         """Let the pool wait for a client that reads slowly."""
         if self._connection is not None:
-            transport = self._connection.transport
-            transport.pause_reading() if paused else transport.resume_reading()
+            self._connection.hold(paused)
 
     def received(self, data: bytes) -> None:
         """Pass an answer's bytes on, or hold them until its body begins."""
         if self._passing:
             self._client.write(data)
-            self._tail = data
+            self._keep(data)
             return
         self._held.append(data)
         connection = self._connection
@@ -103,14 +105,14 @@ class Exchange:
         if self._connection is not None:
             self._leave(self._connection.pool)
         self._over = True
-        tokens = _PROMPT_TOKENS.search(self._tail) if self._text_bytes else None
-        if tokens is not None:
-            self._router.learn(self._text_bytes, int(tokens[1]))
+        counted = _PROMPT_TOKENS.findall(self._tail)
+        if counted:
+            self._router.learn(self._text_bytes, int(counted[-1]))
         self._client.finish(keep_alive and self._request.keep_alive)
 
     def failed(self, stale: bool) -> None:
         """Try again where the client has seen nothing, otherwise break off."""
-        pool = self._connection.pool if self._connection is not None else self._order[0]
+        pool = cast(Connection, self._connection).pool
         self._leave(pool)
         if self._passing:
             self._over = True
@@ -126,9 +128,15 @@ class Exchange:
         self._router.metrics.answered(
             connection.pool.name, connection.status, time.monotonic() - self._started_s
         )
-        self._tail = b"".join(self._held)
-        self._client.write(self._tail)
+        held = b"".join(self._held)
         self._held.clear()
+        self._client.write(held)
+        self._keep(held)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep the end of the answer, where engines count tokens, if there is anything to learn from it."""
+        if self._text_bytes:
+            self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def _next(self) -> None:
         if self._left:
@@ -153,6 +161,7 @@ class Exchange:
         try:
             connection = await connect(pool, self._router.loop, CONNECT_S)
         except OSError as error:
+            self._task = None  # the next try has one of its own
             self._router.ill(pool, error.strerror or type(error).__name__)
             self._leave(pool)
             self._failed(pool)
@@ -160,13 +169,13 @@ class Exchange:
             self._leave(pool)
             raise
         else:
-            self._use(connection)
-        finally:
             self._task = None
+            self._use(connection)
 
     def _use(self, connection: Connection) -> None:
         self._connection = connection
         connection.send(self, self._request.message(connection.pool.authority))
+        connection.hold(self._client.paused)
 
     def _leave(self, pool: Pool) -> None:
         pool.in_flight -= 1

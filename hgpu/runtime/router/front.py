@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from hgpu.runtime.router.exchange import Exchange
+from hgpu.runtime.router.paths import HEALTH, SIZED, WORDS, passed_on
 from hgpu.runtime.router.reply import CONTINUE, reply
 from hgpu.runtime.router.request import Request
 from hgpu.runtime.router.size import Size, size_of
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 64 * 1024
 PIPELINED = 16  # requests that a client may send before it has read the answers of earlier ones
-SIZED = (b"/v1/completions", b"/v1/chat/completions")
-PASSED = (b"/v1/", b"/tokenize", b"/detokenize", b"/version")  # an engine's other paths are its operator's
 TIER = b"x-hgpu-tier"
 
 
@@ -38,6 +37,8 @@ class Front(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._waiting: deque[Request] = deque()
         self._last = False  # no more requests are read
+        self.paused = False  # the client reads more slowly than is written
+        self._packet_bytes = 0
         self._begin()
         self._parser = httptools.HttpRequestParser(self)
 
@@ -61,11 +62,13 @@ class Front(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Hold the pool back."""
+        self.paused = True
         if self._exchange is not None:
             self._exchange.pause(True)
 
     def resume_writing(self) -> None:
         """Let the pool go on."""
+        self.paused = False
         if self._exchange is not None:
             self._exchange.pause(False)
 
@@ -73,17 +76,25 @@ class Front(asyncio.Protocol):
         """Read requests."""
         if self._last:
             return
+        self._packet_bytes = len(data)
         try:
             self._parser.feed_data(data)
-            if not self._in_body:
-                self._head_bytes += len(data)
-                if self._head_bytes > HEAD_BYTES:
-                    raise Refused(431, f"a request's head is longer than {HEAD_BYTES} bytes")
+            self._bound(len(data))
         except Refused as refused:
             self._refuse(refused)
         except httptools.HttpParserError as error:
             told = error.__context__
             self._refuse(told if isinstance(told, Refused) else Refused(400, f"not HTTP: {error}"))
+
+    def _bound(self, packet_bytes: int) -> None:
+        """Refuse a request that doesn't end, be it in its head or in the frame of its body."""
+        self._read_bytes += packet_bytes
+        if not self._reading:
+            return
+        if not self._in_body and self._read_bytes > HEAD_BYTES:
+            raise Refused(431, f"a request's head is longer than {HEAD_BYTES} bytes")
+        if self._read_bytes > HEAD_BYTES + 2 * self._router.options.body_bytes:
+            raise Refused(413, "a body and what frames it may have twice as many bytes as a body")
 
     def drain(self) -> None:
         """Close, if only after the requests that have come are answered."""
@@ -123,8 +134,9 @@ class Front(asyncio.Protocol):
         self._request.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header."""
-        self._request.headers.append((name.lower(), value))
+        """Add a header; what comes behind a body in chunks (a trailer) is none."""
+        if not self._in_body:
+            self._request.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Refuse what needs no reading, and ask for the body of a client that waits to be asked."""
@@ -164,7 +176,8 @@ class Front(asyncio.Protocol):
     def _begin(self) -> None:
         self._request = Request()
         self._body: list[bytes] = []
-        self._body_bytes = self._head_bytes = 0
+        self._body_bytes = 0
+        self._read_bytes = -self._packet_bytes  # a request's bytes count from the packet after its first
         self._in_body = self._reading = False
 
     def _answer(self, request: Request) -> None:
@@ -184,7 +197,7 @@ class Front(asyncio.Protocol):
     def _admitted(self, request: Request) -> Exchange | None:
         """Return the exchange of a request; None where the router answers it itself."""
         router = self._router
-        if request.path == b"/health":
+        if request.path == HEALTH:
             if not any(pool.healthy for pool in router.pools):
                 raise Refused(503, "no pool is healthy")
             return None
@@ -192,8 +205,8 @@ class Front(asyncio.Protocol):
             raise Refused(401, "the API key is missing or wrong")
         if request.method not in (b"GET", b"POST"):
             raise Refused(405, "GET and POST only")
-        if not request.path.startswith(PASSED):
-            raise Refused(404, "the router passes on /v1/..., /tokenize, /detokenize and /version")
+        if not passed_on(request.path):
+            raise Refused(404, WORDS)
         tier = request.header(TIER).decode(errors="replace")
         if tier not in router.table.tiers:
             known = ", ".join(sorted(router.table.tiers - {""})) or "none"

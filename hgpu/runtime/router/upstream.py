@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.begun = False  # the body
         self._reader: Reader | None = None
-        self._reused = False
+        self._reused = self._held = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way to write."""
@@ -98,6 +98,12 @@ class Connection(asyncio.Protocol):
         else:
             self._fail()
 
+    def hold(self, held: bool) -> None:
+        """Read no more for now, or go on."""
+        if held != self._held and not self.transport.is_closing():
+            self._held = held
+            self.transport.pause_reading() if held else self.transport.resume_reading()
+
     def abandon(self) -> None:
         """Hang up: nobody waits for the rest, and an engine that sees this stops generating."""
         self._reader = None
@@ -126,6 +132,7 @@ class Connection(asyncio.Protocol):
         reader, self._reader = cast(Reader, self._reader), None
         if keep_alive and not self.transport.is_closing():
             self._reused = True
+            self.hold(False)
             self.pool.idle.append(self)
         else:
             self.transport.close()

@@ -1,6 +1,7 @@
 """What becomes of requests and answers on their way."""
 
 import asyncio
+import socket
 
 import pytest
 from runtime.router.routed import CHUNKS, HEAD, STREAM, hangs_up_after_head, post, routing, row, streams
@@ -203,8 +204,9 @@ def test_an_engine_stops_when_its_client_has_gone():
             await reader.readexactly(len(HEAD + CHUNKS[0]))
             writer.transport.abort()
             await gone.wait()
-            while at.router.pools[0].in_flight:
+            while at.router.clients:
                 await asyncio.sleep(0)
+            assert at.router.pools[0].in_flight == 0
 
     run(scenario())
 
@@ -239,14 +241,82 @@ def test_a_slow_reader_holds_its_engine_back_and_loses_nothing():
 def test_bytes_per_token_are_learned_from_the_engines_counts():
     async def counts(number, reader, writer):
         usage = b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":1}}\n\n'
-        writer.write(HEAD + CHUNKS[0])
-        await writer.drain()
-        writer.write(b"%x\r\n%b\r\n" % (len(usage), usage) + CHUNKS[-1])
+        for part in (HEAD + CHUNKS[0], b"%x\r\n%b\r\n" % (len(usage), usage), CHUNKS[1], CHUNKS[-1]):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.001)  # a packet of its own, as vLLM's are
 
     async def scenario():
         async with routing(counts, bytes_per_token=4.0) as at:
             for _ in range(100):
                 await at.ask(post(b'{"prompt": "%b"}' % (b"x" * 80)))
             assert at.sample("bytes_per_token") == pytest.approx(8.0, abs=0.1)
+
+    run(scenario())
+
+
+def test_a_connection_that_was_held_back_serves_the_next_request():
+    """The last bytes of an answer may be what fills a slow client's buffer: the pool's side must go on."""
+    chunk = b"40000\r\n" + b"x" * (1 << 18) + b"\r\n"
+    flood = HEAD + chunk * 2 + b"1c000\r\n" + b"x" * 0x1C000 + b"\r\n" + CHUNKS[-1]
+
+    async def floods_first(number, reader, writer):
+        if number == 1:
+            writer.write(flood)
+            await writer.drain()
+        else:
+            await streams(number, reader, writer)
+
+    async def scenario():
+        async with routing(floods_first) as at:
+            reader, writer = await at.connect()
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            while not at.router.clients:
+                await asyncio.sleep(0)
+            (client,) = at.router.clients
+            narrow = client._transport.get_extra_info("socket")
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+            writer.write(post())
+            got = 0
+            while not at.router.pools[0].idle:  # the answer has left the pool
+                got += len(await reader.read(4096))
+            assert got < len(flood)  # and isn't with the client yet
+            assert await at.ask(post()) == STREAM
+            assert len(at.backends[0].connections) == 1
+            assert len(await reader.readexactly(len(flood) - got)) == len(flood) - got
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_client_that_leaves_while_a_second_pool_is_tried_leaves_nothing_behind():
+    accepted = asyncio.Event()
+
+    async def silent(number, reader, writer):
+        accepted.set()
+        await reader.read()
+
+    async def scenario():
+        async with routing(streams, silent, rows=[row({"a": 1.0})]) as at:
+            at.servers[0].close()  # nothing listens there any more
+            connecting = asyncio.Event()
+            real = asyncio.get_running_loop().create_connection
+
+            async def slow(*words, **more):
+                if words[2] == at.router.pools[1].port:
+                    connecting.set()
+                    await asyncio.sleep(0.2)
+                return await real(*words, **more)
+
+            asyncio.get_running_loop().create_connection = slow
+            _, writer = await at.connect()
+            writer.write(post())
+            await connecting.wait()
+            writer.transport.abort()
+            while at.router.clients:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.4)  # had the connection been made, it would have been by now
+            assert at.backends[1].requests == [] and not accepted.is_set()
+            assert [pool.in_flight for pool in at.router.pools] == [0, 0]
 
     run(scenario())

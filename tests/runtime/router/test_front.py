@@ -47,7 +47,23 @@ def test_the_key_opens_and_goes_on_to_the_engine():
     run(scenario())
 
 
-@pytest.mark.parametrize("path", [b"/metrics", b"/sleep", b"/collective_rpc", b"/", b"/v2/x", b"/../v1/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/metrics",
+        b"/sleep",
+        b"/collective_rpc",
+        b"/",
+        b"/v2/x",
+        b"/../v1/x",
+        b"/v1/../sleep",
+        b"/v1/%2E%2e/sleep",
+        b"/v1/x/..%2fsleep",
+        b"/versions",
+        b"/v1/load_lora_adapter",
+        b"http://other/metrics",
+    ],
+)
 def test_paths_of_the_operator_stay_inside(path):
     refused(post(b"{}", path), 404)
 
@@ -150,6 +166,7 @@ def test_a_request_that_never_ends_does_not_hold_the_end_up():
                 await asyncio.sleep(0)
             at.stop.set()
             await at.serving
+            assert at.router.pools[0].in_flight == 1  # it was given up
             writer.close()
 
     run(scenario())
@@ -176,3 +193,32 @@ def test_a_second_request_that_is_no_http_leaves_the_first_answer_whole():
             assert CHUNKS[-1] == STREAM[-5:]
 
     run(scenario())
+
+
+def test_a_long_prompt_in_one_piece_leaves_its_connection_open():
+    async def scenario():
+        async with routing(streams) as at:
+            reader, writer = await at.connect()
+            for _ in range(2):
+                writer.write(post(b'{"prompt": "%b"}' % (b"x" * 120_000)))
+                assert await reader.readuntil(CHUNKS[-1]) == STREAM
+            assert at.sample("answers_total", pool="", status="431") is None
+            writer.close()
+
+    run(scenario())
+
+
+def test_trailers_are_no_headers():
+    async def scenario():
+        async with routing(streams) as at:
+            head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            trailers = b"x-hgpu-tier: none\r\nx-evil: 1\r\n"
+            assert await at.ask(head + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n") == STREAM
+            assert b"x-evil" not in at.backends[0].requests[0][0]
+
+    run(scenario())
+
+
+def test_a_body_that_is_mostly_frame_ends():
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
+    refused(head + b"x: " + b"y" * 90_000, 413, body_bytes=10_000)
