@@ -61,6 +61,7 @@ class Supervisor:
     progress: Progress
     now_s: Callable[[], float] = time.monotonic
     records: dict[str, Record] = field(default_factory=dict)
+    said: str = ""  # the last error: it is told once, not twice a second
 
     def run(self) -> None:
         """Look after it until it is destroyed."""
@@ -76,8 +77,7 @@ class Supervisor:
             return
         for slot in state.slots:
             if slot.role is not Role.SUPERVISOR and self._needs_a_start(slot):
-                with suppress(HgpuError):  # another hgpu holds the lock, or the start failed: the next look
-                    self._start(slot.slot)
+                self._try(slot.slot, self._start)
 
     def _needs_a_start(self, slot: SlotState) -> bool:
         record = self.records.setdefault(slot.slot, Record())
@@ -91,14 +91,23 @@ class Supervisor:
         if is_healthy(local_url(slot.port)):
             record.healthy_s = now_s
             if slot.phase is not Phase.READY:
-                self._ready(slot)
+                self._try(slot.slot, self._ready)
         return record.healthy_s is not None and now_s - record.healthy_s > HANGS_S
 
-    def _ready(self, slot: SlotState) -> None:
-        with suppress(HgpuError), locked(self.folder, brief=True):
+    def _try(self, name: str, act: Callable[[str], None]) -> None:
+        """Act on a slot; where that fails (a lock, a full disk) it is said, and the next look tries again."""
+        try:
+            act(name)
+        except HgpuError as error:
+            if str(error) != self.said:
+                self.said = str(error)
+                self.progress(f"{name}: {error}")
+
+    def _ready(self, name: str) -> None:
+        with locked(self.folder, brief=True):
             running = self._running()
-            if running is not None and listens(running.processes(slot.slot), slot.port):
-                running.ready(slot.slot)
+            if running is not None and listens(running.processes(name), running.state.slot(name).port):
+                running.ready(name)
 
     def _start(self, name: str) -> None:
         with locked(self.folder, brief=True):

@@ -2,6 +2,7 @@
 
 import os
 import time
+import urllib.request
 
 import psutil
 import pytest
@@ -87,6 +88,13 @@ def timed(label, action, *arguments):
     return result, seconds
 
 
+def routers_metrics(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    rows = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in rows}
+
+
 def recovered(root, victim):
     """Wait until the deployment is whole again, by itself, with another process for the victim."""
     deadline = time.monotonic() + 120
@@ -109,6 +117,9 @@ def test_two_engines_and_a_router_live_die_and_go(plan, tmp_path):
     assert served_model(state.front_url) == "tiny-llama"
     for _ in range(4):
         assert complete(state.front_url, "tiny-llama", "def main", 4).tokens >= 1
+    metrics = routers_metrics(state.slot("router").metrics_port)
+    assert metrics['hgpu_router_answers_total{pool="tiny",status="200"}'] >= 6  # 5 completions, the models
+    assert metrics["hgpu_router_bytes_per_token"] != 4.0  # the engines' counts were read from their answers
     (status,) = LOCAL.status(tmp_path)
     assert (status.phase, status.drift) == (Phase.READY, ())
     record = deployment_payload(plan.payload, deployed, OPTIONS.load_format)
