@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+import hgpu.commands.deploy_options as o
 from hgpu.commands.options import RESULTS, Json, Results
 
 app = typer.Typer(add_completion=False)
@@ -13,52 +14,27 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def deploy(
     plan: Annotated[str, typer.Argument(help="Plan: path, digest prefix, @ref or latest.")],
-    target: Annotated[
-        str, typer.Option(help="Where to: local, kubernetes, aws; with --dry-run also lws, aibrix, sky.")
-    ] = "local",
-    load_format: Annotated[
-        str | None, typer.Option(help="auto where none is given, or dummy for random weights.")
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option(min=1.0, help="Seconds to wait for health; 1200 where none are given.")
-    ] = None,
-    keep_on_failure: Annotated[
-        bool, typer.Option("--keep-on-failure", help="Leave what runs for inspection where the rest fails.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Launch nothing: write the target's objects to --out.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for a dry run; new or empty.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the deployment; the service's by default.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Of Kubernetes; default where none is given.")] = None,
-    image: Annotated[
-        str | None, typer.Option(help="Container image with vLLM; vLLM's own by default.")
-    ] = None,
-    secret: Annotated[
-        str | None,
-        typer.Option(help="Name of the target's secret with HF_TOKEN and VLLM_API_KEY; hgpu-secrets."),
-    ] = None,
-    autoscale: Annotated[bool, typer.Option("--autoscale", help="Add an autoscaler to each pool.")] = False,
-    crds: Annotated[
-        Path | None, typer.Option(help="Folder of custom resource definitions to check against.")
-    ] = None,
-    context: Annotated[str | None, typer.Option(help="Of the kubeconfig; the current by default.")] = None,
-    kubeconfig: Annotated[Path | None, typer.Option(help="File; kubectl's own by default.")] = None,
-    force_conflicts: Annotated[
-        bool, typer.Option("--force-conflicts", help="Take over fields that others manage in the cluster.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="aws: go ahead without asking.")] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="aws: show what would change, and stop.")] = False,
-    no_replan: Annotated[
-        bool, typer.Option("--no-replan", help="aws: stop where an offer can't be had; don't plan anew.")
-    ] = False,
-    security_group: Annotated[
-        list[str] | None, typer.Option(help="aws: id; the network's closed default group otherwise.")
-    ] = None,
-    subnet: Annotated[str | None, typer.Option(help="aws: id; one of the default network otherwise.")] = None,
-    private_addresses: Annotated[
-        bool, typer.Option("--private-addresses", help="aws: hgpu runs inside the network; ask the engines.")
-    ] = False,
+    target: o.Target = "local",
+    load_format: o.LoadFormat = None,
+    timeout: o.Timeout = None,
+    keep_on_failure: o.KeepOnFailure = False,
+    dry_run: o.DryRun = False,
+    out: o.Out = None,
+    name: o.Name = None,
+    namespace: o.Namespace = None,
+    image: o.Image = None,
+    secret: o.Secret = None,
+    autoscale: o.Autoscale = False,
+    crds: o.Crds = None,
+    context: o.Context = None,
+    kubeconfig: o.Kubeconfig = None,
+    force_conflicts: o.ForceConflicts = False,
+    yes: o.Yes = False,
+    diff: o.ShowDiff = False,
+    no_replan: o.NoReplan = False,
+    security_group: o.SecurityGroup = None,
+    subnet: o.Subnet = None,
+    private_addresses: o.PrivateAddresses = False,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:

@@ -1,10 +1,10 @@
 """`hgpu status`: what is deployed, looked at now."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import hgpu.commands.deploy_options as o
 from hgpu.commands.options import RESULTS, Json, Results
 
 app = typer.Typer(add_completion=False)
@@ -13,13 +13,11 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="Deployment; all where none is given.")] = None,
-    target: Annotated[str, typer.Option(help="Where: local, kubernetes, aws.")] = "local",
-    namespace: Annotated[str | None, typer.Option(help="Of Kubernetes; default where none is given.")] = None,
-    context: Annotated[str | None, typer.Option(help="Of the kubeconfig; the current by default.")] = None,
-    kubeconfig: Annotated[Path | None, typer.Option(help="File; kubectl's own by default.")] = None,
-    region: Annotated[
-        list[str] | None, typer.Option(help="aws: look here too; needed where the state is lost.")
-    ] = None,
+    target: o.Watched = "local",
+    namespace: o.Namespace = None,
+    context: o.Context = None,
+    kubeconfig: o.Kubeconfig = None,
+    region: o.Region = None,
     every: Annotated[bool, typer.Option("--all", help="Destroyed ones too.")] = False,
     results: Results = RESULTS,
     json: Json = False,

@@ -8,25 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from crash_driver import died
+from crash_driver import ENDLESS, apply_killed_at, died
 from small_cluster import NAME, OPTIONS, driver, small_plan
 
 from hgpu.deploy.cluster.api import LEASE, POD, RENDERED_KINDS, Access, Cluster
-
-ENDLESS = 1000
-
-
-def apply_killed_at(local, plan, root, step):
-    child = os.fork()
-    if child == 0:
-        left = iter(range(step))
-        try:
-            local.apply(plan, root, OPTIONS, lambda _: next(left, None) is None and os.kill(os.getpid(), 9))
-            os._exit(0)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            os._exit(1)
-    return not died(child)
 
 
 def destroy_killed(local, root):
@@ -46,9 +31,9 @@ def main(kubeconfig, *without):
     selector = f"app.kubernetes.io/instance={NAME}"
     outcomes = []
     for step in range(ENDLESS):
-        done = apply_killed_at(local, plan, root, step)
+        done = apply_killed_at(local, plan, root, step, OPTIONS)
         if step % 2 == 0 and not done:  # every other crash: carry on before taking it away
-            assert apply_killed_at(local, plan, root, ENDLESS)
+            assert apply_killed_at(local, plan, root, ENDLESS, OPTIONS)
         (status,) = local.status(root) or (None,)
         if status and step % 3 == 0:
             destroy_killed(local, root)

@@ -21,13 +21,13 @@ OPTIONS = DeployOptions(timeout_s=20)
 ENDLESS = 1000
 
 
-def apply_killed_at(local, plan, root, step):
+def apply_killed_at(local, plan, root, step, options=OPTIONS):
     """Apply in a child that kills itself at the step-th report; return whether it lived to the end."""
     child = os.fork()
     if child == 0:
         left = iter(range(step))
         try:
-            local.apply(plan, root, OPTIONS, lambda _: next(left, None) is None and os.kill(os.getpid(), 9))
+            local.apply(plan, root, options, lambda _: next(left, None) is None and os.kill(os.getpid(), 9))
             os._exit(0)
         except BaseException as error:
             print(repr(error), file=sys.stderr)

@@ -73,6 +73,18 @@ async def streams(number, reader, writer):
         await writer.drain()
 
 
+class Gate:
+    """Answers with STREAM when the test lets it; `begun` is set by the first request that has come."""
+
+    def __init__(self):
+        self.begun, self.open = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, number, reader, writer):
+        self.begun.set()
+        await self.open.wait()
+        await streams(number, reader, writer)
+
+
 async def hangs_up_after_head(number, reader, writer):
     writer.write(HEAD)
     await writer.drain()

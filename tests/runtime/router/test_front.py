@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from runtime.router.routed import CHUNKS, STREAM, post, routing, row, streams
+from runtime.router.routed import CHUNKS, STREAM, Gate, post, routing, row, streams
 
 KEY = "canary-5f1c"
 
@@ -127,27 +127,22 @@ def test_health_needs_no_key_and_tells_whether_a_pool_answers():
 
 
 def test_at_the_end_what_is_in_flight_is_answered_and_idle_clients_are_let_go():
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def waits(number, reader, writer):
-        begun.set()
-        await go_on.wait()
-        await streams(number, reader, writer)
+    gate = Gate()
 
     async def scenario():
-        async with routing(waits) as at:
+        async with routing(gate) as at:
             idle_reader, idle_writer = await at.connect()
             while len(at.router.clients) < 1:
                 await asyncio.sleep(0)
             asked = asyncio.create_task(at.ask(post()))
-            await begun.wait()
+            await gate.begun.wait()
             at.stop.set()
             assert await idle_reader.read() == b""
             idle_writer.close()
             with pytest.raises(OSError):
                 await at.connect()
             assert not at.serving.done()
-            go_on.set()
+            gate.open.set()
             assert await asked == STREAM
             await at.serving
 
@@ -173,21 +168,16 @@ def test_a_request_that_never_ends_does_not_hold_the_end_up():
 
 
 def test_a_second_request_that_is_no_http_leaves_the_first_answer_whole():
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def waits(number, reader, writer):
-        begun.set()
-        await go_on.wait()
-        await streams(number, reader, writer)
+    gate = Gate()
 
     async def scenario():
-        async with routing(waits) as at:
+        async with routing(gate) as at:
             reader, writer = await at.connect()
             writer.write(post())
-            await begun.wait()
+            await gate.begun.wait()
             writer.write(b"\x00 nonsense\r\n\r\n")
             await writer.drain()
-            go_on.set()
+            gate.open.set()
             assert await reader.read() == STREAM  # and then the end
             writer.close()
             assert CHUNKS[-1] == STREAM[-5:]
