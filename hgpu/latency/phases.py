@@ -1,0 +1,137 @@
+"""Which prompt an engine computes next, and how much of it beside the requests that decode.
+
+Shared by the simulator and by the scheduler that runs inside vLLM, so that both decide alike; pure, and
+without anything heavy.
+
+**Order.** Shortest prompt first with ageing, after Nexus (arXiv 2507.06608, its prefill queue): the prompt
+with the least `remaining tokens − γ · age` is next. The ages of all grow alike, so the difference of two
+scores never changes: the order is that of `tokens + γ · arrival`, fixed when a request comes. Hence the
+bound: a prompt of L tokens is never overtaken by a request that comes L/γ seconds after it, or later.
+
+**Budget.** A request with y tokens, the first of them e seconds ago, keeps its TPOT objective if the next step
+takes no longer than `objective · y − e`, its slack. A step may take the least slack of those that decode;
+the budget is the most prompt tokens that the step model lets into it. Time that fast steps saved is spent on
+larger chunks, which cost less a token. Where even a step without a prompt takes longer than the objective,
+holding prompts back can't keep it: the step is as large as vLLM's own ("mixed unless the prediction says
+no", as in DuetServe).
+
+**Phase.** Prompts and decodes share a step unless the model says that one step of each is faster together.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from hgpu.core.step import StepBatch, StepModel
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseOptions:
+    """What the policy may do.
+
+    `ageing_tok_per_s` is γ, None for first come, first served. `tpot_s` is the objective that the budget
+    keeps, None for vLLM's own budget. `pure` allows steps of one phase. `least_tokens` of a prompt are worth
+    a step; a prompt's last tokens always are.
+    """
+
+    ageing_tok_per_s: float | None = None
+    tpot_s: float | None = None
+    pure: bool = False
+    least_tokens: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The prompt that is next: its tokens that are computed, and those that are to be."""
+
+    computed: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the next step holds: the decodes or not, and at most so many prompt tokens."""
+
+    decodes: bool
+    prefill_tokens: int
+
+
+def place(tokens: int, arrival_s: float, ageing_tok_per_s: float | None) -> tuple[float, float]:
+    """Return a request's sort key in the queue: the least is next."""
+    if ageing_tok_per_s is None:
+        return (arrival_s, arrival_s)
+    return (tokens + ageing_tok_per_s * arrival_s, arrival_s)
+
+
+def overtaken_s(tokens: int, ageing_tok_per_s: float) -> float:
+    """Return the seconds after which nobody that comes overtakes a prompt of `tokens`."""
+    return tokens / ageing_tok_per_s
+
+
+def slack_s(tpot_s: float, tokens: int, elapsed_s: float) -> float:
+    """Return the seconds that the next step may take for a request to keep its TPOT.
+
+    It has `tokens` tokens, the first of them `elapsed_s` ago.
+    """
+    return tpot_s * tokens - elapsed_s
+
+
+def turn(
+    step: StepModel,
+    options: PhaseOptions,
+    decodes: StepBatch,
+    pending: Pending | None,
+    limit: int,
+    allowed_s: float,
+) -> Turn:
+    """Decide the next step.
+
+    `decodes` is the step without prompts, `limit` the prompt tokens that fit beside them, and `allowed_s` the
+    least slack of those that decode. With no decodes the prompt gets all.
+    """
+    if pending is None or not decodes.decode_seqs:
+        return Turn(True, limit)
+    tokens = limit
+    if options.tpot_s is not None and step.step_s(decodes) <= options.tpot_s:
+        tokens = budget(step, decodes, pending, limit, allowed_s)
+        if tokens < min(options.least_tokens, pending.remaining, limit):
+            return Turn(True, 0)
+    if options.pure and apart_is_faster(step, decodes, pending, tokens):
+        return Turn(False, tokens)
+    return Turn(True, tokens)
+
+
+def budget(step: StepModel, decodes: StepBatch, pending: Pending, limit: int, allowed_s: float) -> int:
+    """Return the most tokens, `limit` at most, whose step takes no longer than `allowed_s`.
+
+    Tokens beyond the pending prompt's are those of prompts behind it, taken as its own continuation: what is
+    later in a prompt has more context, so that no step is larger than predicted.
+    """
+    if allowed_s == inf or step.step_s(beside(decodes, pending, limit)) <= allowed_s:
+        return limit
+    fits, breaks = 0, limit
+    while breaks - fits > 1:
+        middle = (fits + breaks) // 2
+        if step.step_s(beside(decodes, pending, middle)) <= allowed_s:
+            fits = middle
+        else:
+            breaks = middle
+    return fits
+
+
+def apart_is_faster(step: StepModel, decodes: StepBatch, pending: Pending, tokens: int) -> bool:
+    """Tell whether a step of `tokens` prompt tokens and one of the decodes beat both in one."""
+    together = step.step_s(beside(decodes, pending, tokens))
+    alone = step.step_s(beside(StepBatch(), pending, tokens))
+    return together > alone + step.step_s(decodes)
+
+
+def beside(decodes: StepBatch, pending: Pending, tokens: int) -> StepBatch:
+    """Return the step of the decodes and `tokens` of the pending prompt."""
+    return StepBatch(
+        prefill_tokens=tokens,
+        prefill_seqs=1.0 if tokens else 0.0,
+        prefill_pairs=tokens * pending.computed + tokens * (tokens + 1) / 2,
+        prefill_context_tokens=pending.computed if tokens else 0.0,
+        decode_seqs=decodes.decode_seqs,
+        decode_context_tokens=decodes.decode_context_tokens,
+    )
