@@ -8,7 +8,7 @@ with the least `remaining tokens − γ · age` is next. The ages of all grow al
 scores never changes: the order is that of `tokens + γ · arrival`, fixed when a request comes. Hence the
 bound: a prompt of L tokens is never overtaken by a request that comes L/γ seconds after it, or later.
 
-**Budget.** A request with y tokens, the first of them e seconds ago, keeps its TPOT objective if the next step
+**Budget.** A request with y tokens, the first one e seconds ago, keeps its TPOT objective if the next step
 takes no longer than `objective · y − e`, its slack. A step may take the least slack of those that decode;
 the budget is the most prompt tokens that the step model lets into it. Time that fast steps saved is spent on
 larger chunks, which cost less a token. Where even a step without a prompt takes longer than the objective,
