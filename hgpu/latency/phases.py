@@ -15,7 +15,9 @@ larger chunks, which cost less a token. Where even a step without a prompt takes
 holding prompts back can't keep it: the step is as large as vLLM's own ("mixed unless the prediction says
 no", as in DuetServe).
 
-**Phase.** Prompts and decodes share a step unless the model says that one step of each is faster together.
+**Phase.** A step is mixed, or it is a decode step because the budget lets no prompt in. A step of prompts
+alone is never chosen: each term of the step model is subadditive, so one step of both takes no longer than
+one of each (a property test holds that), and the decodes would wait for nothing.
 """
 
 from dataclasses import dataclass
@@ -29,13 +31,11 @@ class PhaseOptions:
     """What the policy may do.
 
     `ageing_tok_per_s` is γ, None for first come, first served. `tpot_s` is the objective that the budget
-    keeps, None for vLLM's own budget. `pure` allows steps of one phase. `least_tokens` of a prompt are worth
-    a step; a prompt's last tokens always are.
+    keeps, None for vLLM's own budget. `least_tokens` of a prompt are worth a step; its last ones always are.
     """
 
     ageing_tok_per_s: float | None = None
     tpot_s: float | None = None
-    pure: bool = False
     least_tokens: int = 16
 
 
@@ -47,18 +47,8 @@ class Pending:
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What the next step holds: the decodes or not, and at most so many prompt tokens."""
-
-    decodes: bool
-    prefill_tokens: int
-
-
-def place(tokens: int, arrival_s: float, ageing_tok_per_s: float | None) -> tuple[float, float]:
+def place(tokens: int, arrival_s: float, ageing_tok_per_s: float) -> tuple[float, float]:
     """Return a request's sort key in the queue: the least is next."""
-    if ageing_tok_per_s is None:
-        return (arrival_s, arrival_s)
     return (tokens + ageing_tok_per_s * arrival_s, arrival_s)
 
 
@@ -75,29 +65,25 @@ def slack_s(tpot_s: float, tokens: int, elapsed_s: float) -> float:
     return tpot_s * tokens - elapsed_s
 
 
-def turn(
+def prompt_tokens(
     step: StepModel,
     options: PhaseOptions,
     decodes: StepBatch,
     pending: Pending | None,
     limit: int,
     allowed_s: float,
-) -> Turn:
-    """Decide the next step.
+) -> int:
+    """Return the most prompt tokens of the next step; 0 makes it a decode step.
 
     `decodes` is the step without prompts, `limit` the prompt tokens that fit beside them, and `allowed_s` the
-    least slack of those that decode. With no decodes the prompt gets all.
+    least slack of those that decode. With no decodes the prompts get all.
     """
-    if pending is None or not decodes.decode_seqs:
-        return Turn(True, limit)
-    tokens = limit
-    if options.tpot_s is not None and step.step_s(decodes) <= options.tpot_s:
-        tokens = budget(step, decodes, pending, limit, allowed_s)
-        if tokens < min(options.least_tokens, pending.remaining, limit):
-            return Turn(True, 0)
-    if options.pure and apart_is_faster(step, decodes, pending, tokens):
-        return Turn(False, tokens)
-    return Turn(True, tokens)
+    if pending is None or not decodes.decode_seqs or options.tpot_s is None:
+        return limit
+    if step.step_s(decodes) > options.tpot_s:
+        return limit
+    tokens = budget(step, decodes, pending, limit, allowed_s)
+    return tokens if tokens >= min(options.least_tokens, pending.remaining, limit) else 0
 
 
 def budget(step: StepModel, decodes: StepBatch, pending: Pending, limit: int, allowed_s: float) -> int:
@@ -116,13 +102,6 @@ def budget(step: StepModel, decodes: StepBatch, pending: Pending, limit: int, al
         else:
             breaks = middle
     return fits
-
-
-def apart_is_faster(step: StepModel, decodes: StepBatch, pending: Pending, tokens: int) -> bool:
-    """Tell whether a step of `tokens` prompt tokens and one of the decodes beat both in one."""
-    together = step.step_s(beside(decodes, pending, tokens))
-    alone = step.step_s(beside(StepBatch(), pending, tokens))
-    return together > alone + step.step_s(decodes)
 
 
 def beside(decodes: StepBatch, pending: Pending, tokens: int) -> StepBatch:
