@@ -13,7 +13,9 @@ takes no longer than `objective · y − e`, its slack. A step may take the leas
 the budget is the most prompt tokens that the step model lets into it. Time that fast steps saved is spent on
 larger chunks, which cost less a token. Where even a step without a prompt takes longer than the objective,
 holding prompts back can't keep it: the step is as large as vLLM's own ("mixed unless the prediction says
-no", as in DuetServe).
+no", as in DuetServe). A request whose slack is gone (it was preempted, or came through such a spell) is let
+off what it lost: it would hold every prompt back until it had caught up. It is counted anew from there, and
+keeps the pace of the objective.
 
 **Phase.** A step is mixed, or it is a decode step because the budget lets no prompt in. A step of prompts
 alone is never chosen: each term of the step model is subadditive, so one step of both takes no longer than
@@ -63,6 +65,16 @@ def slack_s(tpot_s: float, tokens: int, elapsed_s: float) -> float:
     It has `tokens` tokens, the first of them `elapsed_s` ago.
     """
     return tpot_s * tokens - elapsed_s
+
+
+def counted_from_s(tpot_s: float, tokens: int, first_s: float, now_s: float) -> float:
+    """Return when a request with `tokens` tokens counts as having had its first one.
+
+    That is `first_s`, unless its slack is gone: then it is when one that kept the pace would have had it.
+    """
+    if slack_s(tpot_s, tokens, now_s - first_s) > 0:
+        return first_s
+    return now_s - tpot_s * (tokens - 1)
 
 
 def prompt_tokens(

@@ -1,0 +1,60 @@
+"""What the phase scheduler needs of a vLLM, found by looking and not by version."""
+
+from typing import Any
+
+from hgpu.core.errors import InputError
+
+SCHEDULER_NEEDS = ("waiting", "running", "max_num_scheduled_tokens", "max_num_running_reqs", "vllm_config")
+REQUEST_NEEDS = (
+    "arrival_time",
+    "num_computed_tokens",
+    "num_output_placeholders",
+    "num_output_tokens",
+    "num_tokens",
+    "spec_token_ids",
+)
+TRIED = "0.32"
+
+
+def missing_features() -> list[str]:
+    """Return what this vLLM's scheduler and requests lack of what the phase scheduler reads or sets."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.request import Request
+
+    needs = ((Scheduler, SCHEDULER_NEEDS), (Request, REQUEST_NEEDS))
+    return [f"{kind.__name__}.{name}" for kind, names in needs for name in names if name not in _has(kind)]
+
+
+def require_features() -> None:
+    """Refuse a vLLM that the phase scheduler can't steer. Raises InputError with what is missing."""
+    if missing := missing_features():
+        import vllm
+
+        raise InputError(
+            f"the phase scheduler can't steer vLLM {vllm.__version__}",
+            f"it has no {', '.join(missing)}",
+            f"use a vLLM as {TRIED}, or leave out --scheduler-cls",
+        )
+
+
+def require_config(config: Any, asynchronous: bool) -> None:
+    """Refuse a configuration that another scheduler is needed for."""
+    scheduling = config.scheduler_config
+    if scheduling.async_scheduling and not asynchronous:
+        raise InputError(
+            "PhaseScheduler doesn't schedule asynchronously",
+            "this engine has asynchronous scheduling on",
+            "use hgpu.runtime.vllm.async_phase_scheduler.AsyncPhaseScheduler, or --no-async-scheduling",
+        )
+    if scheduling.policy != "fcfs":
+        raise InputError(
+            f"the phase scheduler doesn't know the policy '{scheduling.policy}'",
+            "it has an order of its own, whose ageing bounds how long a prompt is overtaken",
+            "leave out --scheduling-policy",
+        )
+
+
+def _has(kind: type) -> set[str]:
+    """Return the names of a class and those that its constructor sets."""
+    constructor: Any = kind.__init__  # type: ignore[misc]  # this class's own is meant
+    return {*dir(kind), *constructor.__code__.co_names}
