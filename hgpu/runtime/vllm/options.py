@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any
 
 from hgpu.core.errors import InputError
@@ -34,8 +35,8 @@ def phases_of(additional_config: object) -> Phases:
     step = known.pop("step", None)
     options: PhaseOptions = _made(PhaseOptions, known, KEY)
     for name in ("ageing_tok_per_s", "tpot_s"):
-        if (amount := getattr(options, name)) is not None and not amount > 0:
-            raise InputError(f"{name} of {KEY} is {amount}", "it must be more than nothing")
+        if getattr(options, name) == 0:
+            raise InputError(f"{name} of {KEY} is 0", "it must be more than nothing")
     if step is None and options.tpot_s is not None:
         raise InputError(
             f"{KEY} has no step model",
@@ -62,8 +63,9 @@ def _made(kind: type[Any], rows: object, where: str) -> Any:
             f"{where} has unknown options: {', '.join(unknown)}", f"known are {', '.join(sorted(names))}"
         )
     for name, value in rows.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{name} of {where} is {value!r}", "it must be a number")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not isfinite(value) or value < 0:
+            raise InputError(f"{name} of {where} is {value!r}", "it must be a number, and not below 0")
     try:
         return kind(**rows)
     except TypeError as error:  # a step model without one of its coefficients
