@@ -15,12 +15,15 @@ every other running request decodes a token in every step. So between two events
 be admitted, a completion, no free block) steps differ by their context alone, and many are taken at once.
 Times are summed in the order of the steps: skipping changes no bit of the result.
 
+With `PhaseOptions`, the policy that vLLM runs as a plugin (`hgpu.latency.phases`) decides which prompt is
+admitted next, and how many prompt tokens a step may hold beside those that decode.
+
 `simulate` plays all requests of a trace or of a closed loop. A driver that decides as time passes who
 gets a request (a fleet) holds an `Engine`, advances it to the moment, looks, and gives.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from math import ceil, inf, isnan, nan
 from typing import Any
@@ -30,8 +33,10 @@ import numpy as np
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import EngineOptions
 from hgpu.core.step import LatencyModel, StepBatch
+from hgpu.latency.phases import Pending, PhaseOptions
 from hgpu.simulator.arrivals import Arrivals, Feed, FixedCosts, feed_of, lengths_of, prefixes_of
 from hgpu.simulator.limits import check_lengths, check_options
+from hgpu.simulator.phasing import SLIVER_S, Pace, check_phases, pace_of, queue_of
 from hgpu.simulator.prefix import kv_of
 from hgpu.simulator.result import EngineRun
 
@@ -46,17 +51,19 @@ def simulate(
     costs: FixedCosts | None = None,
     block_tokens: int = BLOCK_TOKENS,
     prefix_caching: bool = False,
+    phases: PhaseOptions | None = None,
 ) -> EngineRun:
     """Return what one engine makes of the requests of a trace or of a closed loop.
 
     `costs` are those that the latency model knows where none are given. Prefix blocks of a trace are
-    looked at with `prefix_caching` only; without it every prompt is computed in full. Raises InputError
+    looked at with `prefix_caching` only; without it every prompt is computed in full. Without `phases`
+    prompts are as in vLLM: first come first served, as large as fit a step. Raises InputError
     for options that vLLM refuses, and for requests that can never be served, naming how many.
     """
     inputs, outputs = lengths_of(arrivals)
     costs = costs or FixedCosts(request_s=latency.request_s)
     prefixes, prefix_tokens = prefixes_of(arrivals, block_tokens) if prefix_caching else ((), None)
-    alone = Engine(latency, engine, costs, block_tokens, feed_of(arrivals, costs), prefix_tokens)
+    alone = Engine(latency, engine, costs, block_tokens, feed_of(arrivals, costs), prefix_tokens, phases)
     check_lengths(inputs, outputs, engine, alone.kv.total, block_tokens)
     alone.expect(inputs.tolist(), outputs.tolist(), prefixes)
     alone.advance(inf)
@@ -80,20 +87,24 @@ class Engine:
         block_tokens: int = BLOCK_TOKENS,
         feed: Feed | None = None,
         prefix_tokens: int | None = None,
+        phases: PhaseOptions | None = None,
     ) -> None:
         check_options(engine, block_tokens)
+        check_phases(phases)
         self.step_s = latency.step.step_s
         self.engine, self.costs = engine, costs or FixedCosts(request_s=latency.request_s)
         self.kv = kv_of(latency.kv_capacity_tokens // block_tokens, block_tokens, prefix_tokens)
         self.feed = feed or Feed([], 0, self.costs.request_s, closed=False)
         self.now_s = self.busy_s = self.until_s = 0.0
         self.done_steps = self.seq_steps = self.offsets = self.ended = self.ended_before = 0
-        self.waiting: deque[int] = deque()
         self.decoding: dict[int, int] = {}
         self.ends: list[tuple[int, int]] = []  # heap of (step, request); an entry may be out of date
         self.partial: int | None = None
         self.outputs: list[int] = []
         self.to_prefill: list[int] = []  # tokens to compute before the next one is yielded
+        self.waiting: deque[int] = queue_of(phases, self.to_prefill, self.feed.arrival_s)
+        self.pace = pace_of(phases, latency.step)
+        self.fcfs = phases is None or phases.ageing_tok_per_s is None
         self.to_yield: list[int] = []
         self.computed: list[int] = []  # of the partial request
         self.offset: list[int] = []
@@ -165,7 +176,10 @@ class Engine:
         most = self.kv.steps_that_fit(self.done_steps + 1, self.ends[0][0] - self.done_steps)
         if not most:
             return False
-        steps = self._pass_time(most, until_s if self.waiting else min(until_s, self.feed.next_s))
+        if self.pace is not None and not self._keeps_pace(self.pace, most):
+            most = 1
+        blocked = self.waiting and self.fcfs  # whoever comes is behind those who wait
+        steps = self._pass_time(most, until_s if blocked else min(until_s, self.feed.next_s))
         self.kv.take(self.kv.due_over(self.done_steps + 1, steps))
         self.kv.note_use()
         self.done_steps += steps
@@ -202,10 +216,11 @@ class Engine:
     def _one_step(self) -> None:
         """Schedule and take one step, with prompts or preemptions."""
         step, began_s = self.done_steps + 1, self.now_s
+        budget = self._prompt_budget(step)
         preempted = self._grow_decodes(step)
         seqs = len(self.decoding)
         context = self.offsets + seqs * step
-        chunks = self._prefill(preempted, self.engine.max_num_batched_tokens - seqs)
+        chunks = self._prefill(preempted, budget)
         self.kv.note_use()
         tokens = pairs = computed = 0
         for _, done, new in chunks:
@@ -228,6 +243,39 @@ class Engine:
         for request, done, new in chunks:
             self._end_chunk(request, done + new)
 
+    def _prompt_budget(self, step: int) -> int:
+        """Return the most prompt tokens of a step, should it preempt nobody."""
+        limit = self.engine.max_num_batched_tokens - len(self.decoding)
+        if self.pace is None:
+            return limit
+        allowed_s = self.pace.least_slack_s(self._yielded(), self.now_s)
+        context = self.offsets + len(self.decoding) * step
+        decodes = StepBatch(decode_seqs=len(self.decoding), decode_context_tokens=context)
+        return self.pace.prompt_tokens(decodes, self._pending(), limit, allowed_s)
+
+    def _pending(self) -> Pending | None:
+        """Return the prompt that is next."""
+        if self.partial is not None:
+            done = self.computed[self.partial]
+            return Pending(done, self.to_prefill[self.partial] - done)
+        return Pending(0, self.to_prefill[self.waiting[0]]) if self.waiting else None
+
+    def _yielded(self) -> Iterator[tuple[int, int]]:
+        """Yield the requests that decode, with the tokens that each has."""
+        for request, end in self.decoding.items():
+            yield request, self.outputs[request] - end + self.done_steps
+
+    def _keeps_pace(self, pace: Pace, steps: int) -> bool:
+        """Tell whether nobody can lose its slack over so many decode steps: none is too slow for it.
+
+        Then looking once is as good as looking before each of them.
+        """
+        least_s = pace.least_slack_s(self._yielded(), self.now_s)
+        seqs = len(self.decoding)
+        context = self.offsets + seqs * (self.done_steps + steps)
+        slowest_s = self.step_s(StepBatch(decode_seqs=seqs, decode_context_tokens=context))
+        return least_s > SLIVER_S and slowest_s + self.costs.step_s <= pace.tpot_s
+
     def _grow_decodes(self, step: int) -> bool:
         """Give each decode its place in the cache, in running order; tell whether that preempted one."""
         if self.kv.due_in(step) <= self.kv.free:
@@ -245,7 +293,7 @@ class Engine:
     def _prefill(self, preempted: bool, budget: int) -> list[tuple[int, int, int]]:
         """Return the prompts of this step: (request, tokens computed before, tokens computed now)."""
         chunks = []
-        if self.partial is not None:
+        if self.partial is not None and budget:
             request, done = self.partial, self.computed[self.partial]
             new = min(self.to_prefill[request] - done, budget)
             if not self.kv.extend(request, done, done + new):

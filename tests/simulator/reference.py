@@ -64,7 +64,7 @@ class Reference:
     def run(self) -> "Reference":
         while self.on_the_way or self.waiting or self.running:
             while self.on_the_way and self.reaches_s() <= self.now_s:
-                self.waiting.append(self.on_the_way.pop(0))
+                self.arrive(self.on_the_way.pop(0))
             if self.waiting or self.running:
                 self.step()
             else:
@@ -75,7 +75,14 @@ class Reference:
     def reaches_s(self) -> float:
         return self.on_the_way[0].arrival_s + self.costs.request_s
 
+    def arrive(self, request: Request) -> None:
+        self.waiting.append(request)
+
+    def tokens_to_give(self) -> int:
+        return self.engine.max_num_batched_tokens
+
     def step(self) -> None:
+        self.tokens = self.tokens_to_give()
         scheduled, preempted = self.schedule_running()
         if not preempted:
             self.schedule_waiting(scheduled)
@@ -96,7 +103,7 @@ class Reference:
     def schedule_running(self) -> tuple[dict[Request, int], bool]:
         scheduled: dict[Request, int] = {}
         preempted = False
-        budget, index = self.engine.max_num_batched_tokens, 0
+        budget, index = self.tokens, 0
         while index < len(self.running) and budget > 0:
             request = self.running[index]
             new = min(request.known - request.computed, budget)
@@ -115,10 +122,13 @@ class Reference:
         victim.computed = 0
         victim.decodes = False
         victim.preemptions += 1
+        self.requeue(victim)
+
+    def requeue(self, victim: Request) -> None:
         self.waiting.insert(0, victim)
 
     def schedule_waiting(self, scheduled: dict[Request, int]) -> None:
-        budget = self.engine.max_num_batched_tokens - sum(scheduled.values())
+        budget = self.tokens - sum(scheduled.values())
         while self.waiting and budget > 0 and len(self.running) < self.engine.max_num_seqs:
             request = self.waiting[0]
             if not self.admit(request):
