@@ -71,10 +71,10 @@ class ChoiceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Unkept:
-    """An objective that the chosen split misses.
+    """An objective that a split misses.
 
-    Of the constrained phase: no split keeps it, and `reached_s` is the least of all. Of the other: none of
-    the splits keeps it that keep the constraint.
+    At a chosen split, of the constrained phase: no split keeps it, and `reached_s` is the least of all. Of
+    the other: none of the splits keeps it that keep the constraint.
     """
 
     phase: Goal
@@ -97,13 +97,7 @@ def choose(times: PhaseTimes, goal: Goal, options: ChoiceOptions) -> Choice:
     """Return the best split; of equal ones that whose other phase is faster, then the first."""
     index = best(times, goal, options)
     prefill_s, decode_s = float(times.prefill_s[index]), float(times.decode_s[index])
-    reached = {Goal.PREFILL: prefill_s, Goal.DECODE: decode_s}
-    unkept = tuple(
-        Unkept(phase, options.objective_s(phase), seconds)
-        for phase, seconds in reached.items()
-        if seconds > options.objective_s(phase)
-    )
-    return Choice(goal, times.splits[index], prefill_s, decode_s, unkept)
+    return Choice(goal, times.splits[index], prefill_s, decode_s, unkept_at(times, index, options))
 
 
 def best(times: PhaseTimes, goal: Goal, options: ChoiceOptions) -> int:
@@ -119,6 +113,16 @@ def bound_s(times: PhaseTimes, goal: Goal, options: ChoiceOptions) -> float:
     """Return the most seconds that the constrained phase may take: its slack or its objective."""
     held = phase_s(times, goal.other)
     return min(options.slack(goal.other) * float(held.min()), options.objective_s(goal.other))
+
+
+def unkept_at(times: PhaseTimes, index: int, options: ChoiceOptions) -> tuple[Unkept, ...]:
+    """Return the objectives that a split misses."""
+    reached = {phase: float(phase_s(times, phase)[index]) for phase in Goal}
+    return tuple(
+        Unkept(phase, options.objective_s(phase), seconds)
+        for phase, seconds in reached.items()
+        if seconds > options.objective_s(phase)
+    )
 
 
 def phase_s(times: PhaseTimes, phase: Goal) -> Floats:
