@@ -30,6 +30,7 @@ class _Entry(TypedDict):
     socket_bandwidth_gb_s: NotRequired[float]
     tflops: dict[str, float]
     sm_count: int
+    compute_capability: NotRequired[str]
     cores: NotRequired[int]
     host_link_gb_s: float
     peer_link_gb_s: float
@@ -171,4 +172,5 @@ def _gpu_type(entry: _Entry) -> GpuType:
         peer_link_bytes_per_s=entry["peer_link_gb_s"] * _GIGA,
         source=entry["source"],
         cores=entry.get("cores", 0),
+        compute_capability=entry.get("compute_capability", ""),
     )

@@ -29,6 +29,7 @@ class GpuType:
     `flops_per_s` holds dense (not sparse) peak rates by number format; a format that the
     hardware lacks is absent. `host_link_bytes_per_s` is one direction between host and device,
     `peer_link_bytes_per_s` one direction to the other devices of the same machine.
+    `compute_capability` is NVIDIA's, such as "9.0"; empty for what has none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class GpuType:
     peer_link_bytes_per_s: float
     source: str = ""
     cores: int = 0
+    compute_capability: str = ""
 
     @property
     def is_cpu(self) -> bool:
