@@ -70,11 +70,15 @@ def resolve_gpu(name: str) -> GpuType:
     raise UnknownName("GPU type", name, [*_types(), "cpu-1core", "cpu-2core"])
 
 
+def nvml_names(name: str) -> list[str]:
+    """Return what NVML, and so `nvidia-smi`, may call a type."""
+    known = next(entry for entry in _entries() if entry["name"] == resolve_gpu(name).name)
+    return [alias for alias in known["aliases"] if alias.startswith(("NVIDIA ", "Tesla "))]
+
+
 def product_labels(name: str) -> list[str]:
     """Return what a type may be called in `nvidia.com/gpu.product`: NVML's names, with `-` for spaces."""
-    known = next(entry for entry in _entries() if entry["name"] == resolve_gpu(name).name)
-    names = [alias for alias in known["aliases"] if alias.startswith(("NVIDIA ", "Tesla "))]
-    return [alias.replace(" ", "-") for alias in names]
+    return [alias.replace(" ", "-") for alias in nvml_names(name)]
 
 
 def attached_gpus() -> list[AttachedGpu]:

@@ -9,6 +9,7 @@ from hgpu.core.errors import InputError
 from hgpu.core.offer import Market
 from hgpu.deploy.launch import served_name
 from hgpu.deploy.render.document import Body, Document, RenderOptions, pool_slug, pools, refuse_autoscaling
+from hgpu.deploy.render.gpu_check import gpu_check
 from hgpu.deploy.render.pods import CACHE, PORT, engine_words
 
 # Amazon's image with NVIDIA's driver and Docker; the parameter names the newest of its region.
@@ -58,6 +59,7 @@ def launch_template(plan: PlanPayload, row: AllocationRow, options: RenderOption
         "ImageId": IMAGE_ID,
         "InstanceType": instance,
         "IamInstanceProfile": {"Name": options.name},
+        "InstanceInitiatedShutdownBehavior": "terminate",  # a machine with other GPUs shuts itself down
         "MetadataOptions": {
             "HttpEndpoint": "enabled",
             "HttpTokens": "required",
@@ -80,7 +82,9 @@ def launch_template(plan: PlanPayload, row: AllocationRow, options: RenderOption
 
 
 def user_data(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> str:
-    """Return the script of a machine: it fetches the secrets with its own role, then starts its engines."""
+    """Return the script of a machine: it looks at its GPUs, fetches the secrets with its own role, and
+    starts its engines.
+    """
     fetch = ["aws", "secretsmanager", "get-secret-value", "--region", row.region]
     fetch += ["--secret-id", options.secret, "--query", "SecretString", "--output", "text"]
     return "\n".join(
@@ -88,6 +92,7 @@ def user_data(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> 
             "#!/bin/bash",
             "set -euo pipefail",
             "umask 077",
+            *gpu_check(row),
             f"mkdir -p /run/hgpu /var/lib/hgpu{CACHE}",
             f"{shlex.join(fetch)} > {SECRETS_FILE}  # NAME=value lines",
             *engine_commands(plan, row, options),
