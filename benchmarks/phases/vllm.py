@@ -28,16 +28,17 @@ from hgpu.catalog.gpus import resolve_gpu
 from hgpu.catalog.models import load_model
 from hgpu.core.gpu import DType
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
+from hgpu.core.phases import PhaseOptions, Phases
 from hgpu.core.step import LatencyModel, StepBatch, StepModel
 from hgpu.latency.fit import fit
-from hgpu.latency.phases import PhaseOptions, overtaken_s
+from hgpu.latency.phases import overtaken_s
 from hgpu.profilers.endpoint import EndpointJob, profile_endpoint
 from hgpu.profilers.vllm_args import SERVER_MODULE, command_line, engine_environment
 from hgpu.runtime.completion import served_model
 from hgpu.runtime.health import Server, wait_healthy
 from hgpu.runtime.ports import free_ports, local_url
 from hgpu.runtime.tiny_model import VOCABULARY, make_tiny_model
-from hgpu.runtime.vllm.options import Phases, scheduler_args
+from hgpu.runtime.vllm.options import scheduler_args
 from hgpu.simulator.arrivals import ClosedLoop
 from hgpu.simulator.engine import simulate
 from hgpu.workloads.lengths import find_lengths

@@ -25,20 +25,8 @@ one of each (a property test holds that), and the decodes would wait for nothing
 from dataclasses import dataclass
 from math import inf
 
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.step import StepBatch, StepModel
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseOptions:
-    """What the policy may do.
-
-    `ageing_tok_per_s` is γ, None for first come, first served. `tpot_s` is the objective that the budget
-    keeps, None for vLLM's own budget. `least_tokens` of a prompt are worth a step; its last ones always are.
-    """
-
-    ageing_tok_per_s: float | None = None
-    tpot_s: float | None = None
-    least_tokens: int = 16
 
 
 @dataclass(frozen=True, slots=True)

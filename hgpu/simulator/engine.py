@@ -32,8 +32,9 @@ import numpy as np
 
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import EngineOptions
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.step import LatencyModel, StepBatch
-from hgpu.latency.phases import Pending, PhaseOptions
+from hgpu.latency.phases import Pending
 from hgpu.simulator.arrivals import Arrivals, Feed, FixedCosts, feed_of, lengths_of, prefixes_of
 from hgpu.simulator.limits import check_lengths, check_options
 from hgpu.simulator.phasing import SLIVER_S, Pace, check_phases, pace_of, queue_of

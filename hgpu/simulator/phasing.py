@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from math import inf
 
 from hgpu.core.errors import InputError
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.step import StepBatch, StepModel
-from hgpu.latency.phases import Pending, PhaseOptions, counted_from_s, place, prompt_tokens, slack_s
+from hgpu.latency.phases import Pending, counted_from_s, place, prompt_tokens, slack_s
 
 SLIVER_S = 1e-9  # a slack below this may be what rounding left of none
 

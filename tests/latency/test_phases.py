@@ -6,17 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.step import StepBatch, StepModel
-from hgpu.latency.phases import (
-    Pending,
-    PhaseOptions,
-    beside,
-    counted_from_s,
-    overtaken_s,
-    place,
-    prompt_tokens,
-    slack_s,
-)
+from hgpu.latency.phases import Pending, beside, counted_from_s, overtaken_s, place, prompt_tokens, slack_s
 
 STEP = StepModel(2e-3, 15e-3, 4e-9, 1e-7, 2e-5, knee_tokens=200.0, sharpness=4.0)
 DECODES = StepBatch(decode_seqs=8, decode_context_tokens=4000)

@@ -8,8 +8,9 @@ from math import inf
 from simulator.reference import Reference, Request, batch_of
 
 from hgpu.core.operating_point import EngineOptions
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.step import LatencyModel
-from hgpu.latency.phases import Pending, PhaseOptions, counted_from_s, place, prompt_tokens, slack_s
+from hgpu.latency.phases import Pending, counted_from_s, place, prompt_tokens, slack_s
 from hgpu.simulator.arrivals import Arrivals, FixedCosts
 
 

@@ -11,8 +11,9 @@ from simulator.test_engine import ENGINE, LATENCY, STEP, UNIT, cases, trace
 
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import EngineOptions
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.step import LatencyModel
-from hgpu.latency.phases import PhaseOptions, overtaken_s
+from hgpu.latency.phases import overtaken_s
 from hgpu.simulator.arrivals import Arrivals, FixedCosts
 from hgpu.simulator.engine import Engine, simulate
 from hgpu.workloads.replay import poisson_trace

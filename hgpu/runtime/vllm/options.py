@@ -2,25 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from math import isfinite
 from typing import Any
 
 from hgpu.core.errors import InputError
+from hgpu.core.phases import PhaseOptions, Phases
 from hgpu.core.step import StepModel
-from hgpu.latency.phases import PhaseOptions
 
 KEY = "hgpu_phases"
 SCHEDULER = "hgpu.runtime.vllm.phase_scheduler.PhaseScheduler"
 ASYNC_SCHEDULER = "hgpu.runtime.vllm.async_phase_scheduler.AsyncPhaseScheduler"
-
-
-@dataclass(frozen=True, slots=True)
-class Phases:
-    """The policy's options, and the step model that a budget needs."""
-
-    options: PhaseOptions
-    step: StepModel | None = None
 
 
 def phases_of(additional_config: object) -> Phases:

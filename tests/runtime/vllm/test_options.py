@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from hgpu.core.errors import InputError
+from hgpu.core.phases import PhaseOptions, Phases
 from hgpu.core.step import StepModel
-from hgpu.latency.phases import PhaseOptions
-from hgpu.runtime.vllm.options import ASYNC_SCHEDULER, KEY, SCHEDULER, Phases, phases_of, scheduler_args
+from hgpu.runtime.vllm.options import ASYNC_SCHEDULER, KEY, SCHEDULER, phases_of, scheduler_args
 
 STEP = StepModel(2e-3, 15e-3, 4e-9, 1e-7, 2e-5, knee_tokens=200.0, sharpness=4.0)
 
