@@ -28,7 +28,7 @@ KINDS = {
     for kind in (
         Kind("profile", 2, ProfilePayload),
         Kind("latency", 2, LatencyPayload),
-        Kind("plan", 2, PlanPayload),
+        Kind("plan", 3, PlanPayload),
         Kind("simulation", 1, SimulationPayload),
         Kind("deployment", 2, DeploymentPayload),
         Kind("bench", 1, BenchPayload),

@@ -58,11 +58,19 @@ def _plan_of_version_1(document: Document) -> Document:
     return {**document, "payload": payload}
 
 
+def _plan_of_version_2(document: Document) -> Document:
+    """Version 3 adds what the scheduler of an engine in mode `pd` is told; there were none before it."""
+    old = document["payload"]
+    rows = [{**row, "phases": None} for row in old["allocation"]]
+    return {**document, "payload": {**old, "allocation": rows}}
+
+
 # (kind, version it reads) -> a pure function that returns the document one version later
 UPGRADES: Mapping[tuple[str, int], Upgrade] = {
     ("profile", 1): _point_of_payload,
     ("latency", 1): _latency_of_version_1,
     ("plan", 1): _plan_of_version_1,
+    ("plan", 2): _plan_of_version_2,
     ("deployment", 1): _deployment_of_version_1,
 }
 

@@ -14,6 +14,7 @@ from hgpu.catalog.offers import price_date
 from hgpu.commands.plan_notes import say_age, say_sources
 from hgpu.commands.solved_from import solved_from
 from hgpu.core.errors import Infeasible, InputError
+from hgpu.core.operating_point import Mode
 from hgpu.latency.select import Selection, select_latency
 from hgpu.report.output import note
 from hgpu.report.progress import progress_of
@@ -99,6 +100,7 @@ def plan_services(
     said: set[str],
 ) -> list[Artifact[PlanPayload]]:
     """Plan services together, each made from its spec, and keep a plan of each."""
+    _require_simulation(asked, services)
     selections = [
         select_latency(asked.root, service.model, service.points, asked.refs, asked.estimate)
         for service in services
@@ -130,6 +132,16 @@ def plan_services(
         _save(asked, service, selection, plan, kept)
         for service, selection, plan, kept in zip(services, selections, planned, files, strict=True)
     ]
+
+
+def _require_simulation(asked: Asked, services: Sequence[Service]) -> None:
+    """Refuse to price mode `pd` by a closed form: there is none."""
+    if not asked.refine and any(point.mode is Mode.PD for service in services for point in service.points):
+        raise InputError(
+            "mode 'pd' is in the spec's modes, and its capacity isn't known",
+            "what its scheduler gains is found by simulation only",
+            "add --refine, or leave 'pd' out of modes",
+        )
 
 
 def _arrivals(service: Service, asked: Asked) -> Trace:

@@ -49,7 +49,7 @@ def plan_latency(plan: Artifact[PlanPayload], root: Path) -> dict[OperatingPoint
                 f"of the plan's inputs, {', '.join(lost) or 'none'} can't be found or read under {root}",
                 "name the folder that the plan was made in with --results, or plan again",
             )
-    return {pool.point: found[pool.point] for pool in plan.payload.allocation}
+    return {pool.point: found[pool.point.timed_as] for pool in plan.payload.allocation}
 
 
 def latency_of_inputs(

@@ -1,6 +1,6 @@
 """The unit that is profiled, fitted and packed: a GPU type and the way an engine runs on it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from hgpu.core.gpu import DType
@@ -52,6 +52,11 @@ class OperatingPoint:
         if self.mode is not Mode.MIXED:
             parts.append(str(self.mode))
         return " ".join(parts)
+
+    @property
+    def timed_as(self) -> "OperatingPoint":
+        """The point whose steps it takes: mode `pd` chooses what is in a step, and changes no step."""
+        return replace(self, mode=Mode.MIXED) if self.mode is Mode.PD else self
 
     @property
     def formats(self) -> str:

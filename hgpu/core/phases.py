@@ -1,4 +1,4 @@
-"""How an engine's scheduler treats prompts beside the requests that decode: what mode `pd` adds to `mixed`."""
+"""How a scheduler treats prompts beside the requests that decode: what mode `pd` adds to `mixed`."""
 
 from dataclasses import dataclass
 

@@ -41,12 +41,14 @@ def select_latency(
     """Return the latency model of each point.
 
     Named `refs` come first and must fit the model and a point; then, unless `only_estimates`,
-    the newest fit of measurements in the store; what is left is estimated and says so. Under
+    the newest fit of measurements in the store; what is left is estimated and says so. A point in mode
+    `pd` has the model of the same engine in mode `mixed`. Under
     CI=true a run doesn't take what happens to be newest: it must name it or ask for estimates.
     """
-    chosen = _named(root, model, points, refs)
+    timed = list(dict.fromkeys(point.timed_as for point in points))
+    chosen = _named(root, model, timed, refs)
     refused: dict[OperatingPoint, str] = {}
-    for point in points:
+    for point in timed:
         if point in chosen:
             continue
         found = None if only_estimates else _newest(root, model, point)
@@ -57,7 +59,10 @@ def select_latency(
             chosen[point] = found or estimated(root, model, point)
         except Infeasible as error:
             refused[point] = error.why
-    return Selection({point: chosen[point] for point in points if point in chosen}, refused)
+    return Selection(
+        {point: chosen[point.timed_as] for point in points if point.timed_as in chosen},
+        {point: refused[point.timed_as] for point in points if point.timed_as in refused},
+    )
 
 
 def estimated(root: Path, model: ModelSpec, point: OperatingPoint) -> LatencyArtifact:

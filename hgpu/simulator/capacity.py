@@ -21,6 +21,7 @@ from hgpu.artifacts.digest import digest_of
 from hgpu.artifacts.memo import Memo
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import EngineOptions
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.slo import Slo
 from hgpu.core.step import LatencyModel
 from hgpu.core.workload import Bucket, Workload
@@ -79,11 +80,13 @@ def refined(
     slo: Slo,
     start: Capacity,
     options: RefineOptions | None = None,
+    phases: PhaseOptions | None = None,
 ) -> Capacity:
     """Return the capacity that simulation finds from `start`, the closed form's.
 
-    What `start` refuses for a reason that is exact (a request too long, a lone one that misses an
-    objective) stays refused. Lone latencies are those of `start`.
+    With `phases`, the engine's scheduler is the phase scheduler. What `start` refuses for a reason that is
+    exact (a request too long, a lone one that misses an objective) stays refused. Lone latencies are those
+    of `start`.
     """
     options = options or RefineOptions()
     check_options(engine, BLOCK_TOKENS)
@@ -96,23 +99,28 @@ def refined(
         check_lengths(trace.input_tokens, trace.output_tokens, engine, blocks, BLOCK_TOKENS)
     except InputError as error:
         return replace(start, rate_rps=0.0, reason=f"{error.what}: {error.why}")
-    failed = _judge(latency, engine, slo, trace, Window(aside, aside + judged))
+    failed = _judge(latency, engine, slo, trace, Window(aside, aside + judged), phases)
     rate_rps, reason = highest(failed, start.rate_rps, RateGrid(options.relative_width))
     return replace(start, rate_rps=rate_rps, reason=f"{reason} in simulation" if reason else "")
 
 
 def _judge(
-    latency: LatencyModel, engine: EngineOptions, slo: Slo, trace: Trace, window: Window
+    latency: LatencyModel,
+    engine: EngineOptions,
+    slo: Slo,
+    trace: Trace,
+    window: Window,
+    phases: PhaseOptions | None,
 ) -> Callable[[float], str]:
     """Return the function that tells why a rate fails; empty where it doesn't."""
     at_once = replace(trace, arrivals_s=np.zeros(trace.requests))
-    most_rps = saturated_rps(simulate(latency, engine, at_once), window)
+    most_rps = saturated_rps(simulate(latency, engine, at_once, phases=phases), window)
 
     def failed(rate_rps: float) -> str:
         if rate_rps >= most_rps:
             return f"the queue grows, as the engine gets through {most_rps:.3g} requests/s at most,"
         scaled = replace(trace, arrivals_s=trace.arrivals_s / rate_rps)
-        return failure(simulate(latency, engine, scaled), slo, window)
+        return failure(simulate(latency, engine, scaled, phases=phases), slo, window)
 
     return failed
 
@@ -125,6 +133,7 @@ def refined_all(
     memo: Memo,
     progress: Progress,
     options: RefineOptions | None = None,
+    phases: PhaseOptions | None = None,
 ) -> list[Capacity]:
     """Return the refined capacity of each (bucket, start) of one operating point, in order.
 
@@ -133,7 +142,7 @@ def refined_all(
     options = options or RefineOptions()
     found = []
     for bucket, start in pairs:
-        found.append(_remembered(latency, engine, bucket, slo, start, options, memo))
+        found.append(_remembered(latency, engine, bucket, slo, start, options, memo, phases))
         progress(len(found), len(pairs), "capacities")
     return found
 
@@ -164,9 +173,11 @@ def _remembered(
     start: Capacity,
     options: RefineOptions,
     memo: Memo,
+    phases: PhaseOptions | None,
 ) -> Capacity:
     key = digest_of(
-        {
+        ({"phases": asdict(phases)} if phases else {})
+        | {
             "method": METHOD,
             "step": asdict(latency.step),
             "kv_capacity_tokens": latency.kv_capacity_tokens,
@@ -181,6 +192,6 @@ def _remembered(
     known = memo.get(key)
     if known is not None:
         return replace(start, rate_rps=float(known["rate_rps"]), reason=str(known["reason"]))
-    capacity = refined(latency, engine, bucket, slo, start, options)
+    capacity = refined(latency, engine, bucket, slo, start, options, phases)
     memo.put(key, {"rate_rps": capacity.rate_rps, "reason": capacity.reason})
     return capacity

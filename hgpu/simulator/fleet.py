@@ -16,6 +16,7 @@ import numpy as np
 from hgpu.artifacts.payloads.simulation import PoolRow
 from hgpu.core.errors import UnknownName
 from hgpu.core.operating_point import EngineOptions
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.step import LatencyModel
 from hgpu.simulator.arrivals import prefixes_of
 from hgpu.simulator.balance import DEFAULT_BALANCER, Balancer, balancer_of
@@ -28,7 +29,10 @@ from hgpu.workloads.trace import Ints, Trace
 
 @dataclass(frozen=True, slots=True)
 class EnginePool:
-    """`engines` alike engines on `machines` machines that cost `usd_per_hour` together."""
+    """`engines` alike engines on `machines` machines that cost `usd_per_hour` together.
+
+    `phases` is what their phase scheduler is told, None for vLLM's own scheduler.
+    """
 
     name: str
     latency: LatencyModel
@@ -36,6 +40,7 @@ class EnginePool:
     engines: int
     machines: int
     usd_per_hour: float
+    phases: PhaseOptions | None = None
 
     def less_a_machine(self) -> "EnginePool":
         """Return the pool without one machine, its engines and its price."""
@@ -147,7 +152,10 @@ def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer, prefix
     fits = servable(inputs, outputs, pool.engine, total_blocks, BLOCK_TOKENS) & (pool.engines > 0)
     kept = mine[fits]
     prefixes, prefix_tokens = prefixes_of(trace, BLOCK_TOKENS) if prefix_caching else ((), None)
-    engines = [Engine(pool.latency, pool.engine, prefix_tokens=prefix_tokens) for _ in range(pool.engines)]
+    engines = [
+        Engine(pool.latency, pool.engine, prefix_tokens=prefix_tokens, phases=pool.phases)
+        for _ in range(pool.engines)
+    ]
     took: list[list[int]] = [[] for _ in engines]
     columns = (kept, trace.arrivals_s[kept], inputs[fits], outputs[fits])
     for number, arrival_s, input_tokens, output_tokens in zip(*(c.tolist() for c in columns), strict=True):

@@ -79,7 +79,15 @@ def promise_of(plan: PlanPayload) -> Promise:
 def fleet_of(plan: PlanPayload, latency: Mapping[OperatingPoint, LatencyModel]) -> Fleet:
     """Return a plan's fleet, given the latency model of each of its operating points."""
     pools = tuple(
-        EnginePool(row.pool, latency[row.point], row.point.engine, row.engines, row.count, row.usd_per_hour)
+        EnginePool(
+            row.pool,
+            latency[row.point],
+            row.point.engine,
+            row.engines,
+            row.count,
+            row.usd_per_hour,
+            row.phases.options if row.phases else None,
+        )
         for row in plan.allocation
     )
     shares = tuple(tuple(row.shares.get(pool.name, 0.0) for pool in pools) for row in plan.routing)

@@ -9,8 +9,9 @@ from hgpu.core.operating_point import OperatingPoint
 from hgpu.core.slo import Tier
 from hgpu.core.step import LatencyModel
 from hgpu.core.workload import Bucket
-from hgpu.latency.capacity import Capacity, capacities
+from hgpu.latency.capacity import Capacity
 from hgpu.latency.confidence import safety_factor, slower
+from hgpu.latency.pd import point_capacities
 from hgpu.solvers.limits import limits_of
 from hgpu.solvers.problem import Column, Problem
 from hgpu.solvers.reasons import check_buckets
@@ -74,8 +75,8 @@ class Demand:
         """What an engine of each point can serve of each bucket, by tier."""
         service, candidates = self.service, self.candidates
         return dict(self.known) or {
-            (tier.name, point): capacities(
-                slower(latency, candidates.factor(point)), point.engine, service.workload.buckets, tier.slo
+            (tier.name, point): point_capacities(
+                slower(latency, candidates.factor(point)), point, service.workload.buckets, tier.slo
             )
             for tier in service.tiers
             for point, latency in candidates.latency.items()

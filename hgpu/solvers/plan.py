@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from hgpu.artifacts.payloads.plan import Baseline, PlanPayload, Prediction, RoutingRow, Solver
-from hgpu.core.allocation import Allocation, Pool
+from hgpu.artifacts.payloads.plan import AllocationRow, Baseline, PlanPayload, RoutingRow, Solver
+from hgpu.core.allocation import Allocation
 from hgpu.core.errors import HgpuError, Infeasible
 from hgpu.core.provenance import Provenance, weakest
-from hgpu.latency.capacity import lengths_of, percentiles
-from hgpu.latency.queueing import steady_state
 from hgpu.solvers.allocation import only_gpu, solve
-from hgpu.solvers.demand import Change, Demand, Row, problem_of
+from hgpu.solvers.demand import Change, Demand, problem_of
+from hgpu.solvers.predict import predict, told
 from hgpu.solvers.problem import Problem, Solution
 from hgpu.solvers.reasons import forbidden
 from hgpu.solvers.rows import allocation_rows, pool_names, routing_rows, unbounded_rows
@@ -45,7 +42,10 @@ def plan_of_problem(problem: Problem, service: str) -> Planned:
     """Return the plan of a problem whose capacities are given instead of derived (Mélange files)."""
     solution = solve(problem)
     routing = unbounded_rows(problem, solution.allocation)
-    payload = _payload(solution, solution.allocation, _baselines(problem), routing, service)
+    allocation = solution.allocation
+    nothing = [None] * len(allocation.pools)
+    pools = allocation_rows(allocation, [1.0] * len(nothing), nothing)
+    payload = _payload(solution, allocation, pools, _baselines(problem), routing, service)
     return Planned(payload, solution.allocation, _timings(solution))
 
 
@@ -54,15 +54,15 @@ def _planned(demand: Demand, problem: Problem, solution: Solution) -> Planned:
     allocation = _part(demand, problem, solution)
     rows = [replace(row, rate_rps=row.rate_rps * solution.served) for row in demand.rows]
     predicted = [
-        _predict(demand, pool, name, rows, [shares[number] for shares in allocation.shares])
+        predict(demand, pool, name, rows, [shares[number] for shares in allocation.shares])
         for number, (pool, name) in enumerate(zip(allocation.pools, pool_names(allocation), strict=True))
     ]
     alone = replace(problem_of([demand]), budget_usd_per_hour=None)
     alone = replace(alone, rates_rps=tuple(row.rate_rps for row in rows), gap=problem.gap)
     factors = [candidates.factor(pool.point) for pool in allocation.pools]
-    payload = _payload(
-        solution, allocation, _baselines(alone), routing_rows(rows, allocation), service.name, factors
-    )
+    pools = allocation_rows(allocation, factors, [told(demand, pool) for pool in allocation.pools])
+    routing = routing_rows(rows, allocation)
+    payload = _payload(solution, allocation, pools, _baselines(alone), routing, service.name)
     tiers = [tier for tier in service.tiers if tier.name]
     update = {
         "predicted": predicted,
@@ -107,37 +107,13 @@ def _part(demand: Demand, problem: Problem, solution: Solution) -> Allocation:
     return Allocation(tuple(whole.pools[number] for number in mine), tuple(shares), rentals)
 
 
-def _predict(
-    demand: Demand, pool: Pool, name: str, rows: Sequence[Row], shares: Sequence[float]
-) -> Prediction:
-    """Predict a pool's latencies at its load, spread evenly over its engines, from the unslowed model."""
-    latency = demand.candidates.latency[pool.point]
-    rates = np.array([[row.rate_rps * share for row, share in zip(rows, shares, strict=True)]]) / pool.engines
-    strictest = [percentiles(tier.slo) for tier in demand.service.tiers]
-    ttft_percentile, tpot_percentile = (max(column) for column in zip(*strictest, strict=True))
-    lengths = lengths_of([row.bucket for row in rows])
-    state = steady_state(latency, pool.point.engine, lengths, rates, ttft_percentile, tpot_percentile)
-    weights = rates[0] / max(rates.sum(), 1e-300)
-    used = weights > 0
-    return Prediction(
-        pool=name,
-        rate_rps=float(rates.sum() * pool.engines),
-        ttft_mean_s=float(weights[used] @ state.ttft_mean_s[0, used]),
-        ttft_slo_s=float(state.ttft_high_s[0, used].max(initial=0.0)),
-        tpot_mean_s=float(weights[used] @ state.tpot_mean_s[0, used]),
-        tpot_slo_s=float(state.tpot_high_s[0, used].max(initial=0.0)),
-        concurrency=float(state.concurrency[0, 0]),
-        provenance=latency.provenance,
-    )
-
-
 def _payload(
     solution: Solution,
     allocation: Allocation,
+    pools: list[AllocationRow],
     baselines: list[Baseline],
     routing: list[RoutingRow],
     service: str,
-    factors: Sequence[float] | None = None,
 ) -> PlanPayload:
     costs = [row.cost_usd_per_hour for row in baselines if row.cost_usd_per_hour is not None]
     cost = allocation.usd_per_hour
@@ -147,7 +123,7 @@ def _payload(
         idle_usd_per_hour=allocation.idle_usd_per_hour,
         served=solution.served,
         confidence=0.5,
-        allocation=allocation_rows(allocation, factors or [1.0] * len(allocation.pools)),
+        allocation=pools,
         baselines=baselines,
         savings_vs_best_single_type=1 - cost / min(costs) if costs and min(costs) > 0 else None,
         routing=routing,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hgpu.artifacts.payloads.plan import AllocationRow, RoutingRow
 from hgpu.core.allocation import Allocation
+from hgpu.core.phases import Phases
 from hgpu.solvers.demand import Row
 from hgpu.solvers.problem import Problem
 
@@ -22,8 +23,10 @@ def pool_names(allocation: Allocation) -> list[str]:
     ]
 
 
-def allocation_rows(allocation: Allocation, factors: Sequence[float]) -> list[AllocationRow]:
-    """Return a row a pool; `factors` are the pools' safety factors."""
+def allocation_rows(
+    allocation: Allocation, factors: Sequence[float], phases: Sequence[Phases | None]
+) -> list[AllocationRow]:
+    """Return a row a pool; `factors` are the pools' safety factors, `phases` what their schedulers hear."""
     return [
         AllocationRow(
             pool=name,
@@ -42,8 +45,11 @@ def allocation_rows(allocation: Allocation, factors: Sequence[float]) -> list[Al
             price_source=pool.offer.source,
             point=pool.point,
             safety_factor=factor,
+            phases=told,
         )
-        for name, pool, factor in zip(pool_names(allocation), allocation.pools, factors, strict=True)
+        for name, pool, factor, told in zip(
+            pool_names(allocation), allocation.pools, factors, phases, strict=True
+        )
     ]
 
 

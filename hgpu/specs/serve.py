@@ -171,3 +171,9 @@ class ServeSpec(Strict):
     min_engines: Count = 1
     spare_machines: Annotated[int, Field(ge=0, le=8)] = 0
     budget_usd_per_hour: Positive | None = None
+
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> "ServeSpec":
+        if Mode.PD in self.modes and not any(tier.slo.tpot for tier in self.slo.to_tiers()):
+            raise ValueError("mode 'pd' holds prompts back to keep a tpot_ms, and slo has none")
+        return self

@@ -102,9 +102,9 @@ def test_an_explanation_is_what_planning_again_would_cost(tmp_path: Path) -> Non
 
 
 def test_a_mode_without_a_latency_model_is_refused_with_its_reason(tmp_path: Path) -> None:
-    plan = make_plans([demand(tmp_path, modes=["mixed", "pd"])])[0].payload
+    plan = make_plans([demand(tmp_path, modes=["mixed", "offload"])])[0].payload
     refused = {row.point: row.reason for row in plan.forbidden}
-    assert "no latency model of mode 'pd'" in refused["L4 pd"]
+    assert "no latency model of mode 'offload'" in refused["L4 offload"]
     assert {row.mode for row in plan.allocation} == {"mixed"}
 
 

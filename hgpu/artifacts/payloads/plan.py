@@ -3,6 +3,7 @@
 from hgpu.artifacts.manifest import Strict
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.phases import Phases
 from hgpu.core.provenance import Provenance
 from hgpu.core.slo import Slo, Tier
 from hgpu.core.workload import Workload
@@ -12,7 +13,8 @@ class AllocationRow(Strict):
     """`count` machines of one offer and the engines that they run.
 
     Pools of one offer may share machines: each counts those that it has engines on, and pays its part.
-    `safety_factor` is by how much slower than predicted its steps may be.
+    `safety_factor` is by how much slower than predicted its steps may be, and `phases` what the scheduler of
+    an engine in mode `pd` is told.
     """
 
     pool: str
@@ -31,6 +33,7 @@ class AllocationRow(Strict):
     price_source: str
     point: OperatingPoint
     safety_factor: float
+    phases: Phases | None = None
 
 
 class Prediction(Strict):

@@ -7,7 +7,7 @@ from math import ceil
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.core.offer import Market, Offer
-from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.operating_point import Mode, OperatingPoint
 from hgpu.core.slo import Tier
 from hgpu.core.step import LatencyModel
 from hgpu.solvers.demand import Candidates, Demand
@@ -41,6 +41,13 @@ def controlled_pools(
 
     Raises UnknownName for a cap on a pool that there isn't, and InputError where no pool is left.
     """
+    for row in plan.allocation:
+        if row.point.mode is not Mode.MIXED:
+            raise InputError(
+                f"pool '{row.pool}' can't be scaled by load",
+                f"what its engines serve in mode '{row.mode}' takes a simulation each time to find",
+                "scale it by hand, or plan in mode 'mixed' only",
+            )
     for name in most:
         if name not in {row.pool for row in plan.allocation}:
             raise UnknownName("pool", name, [row.pool for row in plan.allocation])
