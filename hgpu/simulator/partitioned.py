@@ -27,7 +27,10 @@ from hgpu.simulator.result import EngineRun
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Step models of a device's two shares; beside a prompt step a decode step takes `contention` times its own."""
+    """The step models of a device's two shares.
+
+    Beside a prompt step, a decode step takes `contention` times as long.
+    """
 
     prefill: StepModel
     decode: StepModel
