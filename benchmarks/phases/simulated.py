@@ -103,9 +103,7 @@ def describe(setting: Setting, share: float) -> None:
 
 def table(runs: Runs, setting: Setting, loads: Sequence[float], arms: Sequence[Arm]) -> None:
     """Print a row a load and arm: the mean over the seeds; of the mean TTFT the lowest and highest too."""
-    print(
-        "\n| load | arm | TTFT mean, s (seeds) | p95 | p99 | longest | TPOT mean, ms | p95 | p99 ", end=""
-    )
+    print("\n| load | arm | TTFT mean, s (seeds) | p95 | p99 | longest | TPOT mean, ms | p95 | p99 ", end="")
     print("| output tok/s | in time | goodput, rps |\n|---|---|" + "---:|" * 10)
     for load, arm in product(loads, arms):
         same = runs[setting.name, arm.name, load]
