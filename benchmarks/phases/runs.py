@@ -25,6 +25,7 @@ class Arm:
     ageing_tok_per_s: float | None = None
     budget: bool = False
     lanes: bool = False
+    compute_saturates: float = 1.0  # the share of the SMs with which lanes compute as fast as with all
 
     def phases(self, setting: Setting) -> PhaseOptions:
         return PhaseOptions(self.ageing_tok_per_s, setting.tpot_s if self.budget else None)
@@ -37,8 +38,9 @@ ARMS = (
     Arm("SPF + budget", AGEING_TOK_PER_S, budget=True),
     Arm("lanes", lanes=True),
     Arm("lanes + SPF", AGEING_TOK_PER_S, lanes=True),
+    Arm("lanes 0.8 + SPF", AGEING_TOK_PER_S, lanes=True, compute_saturates=0.8),
 )
-FCFS, SPF, BUDGET, BOTH, LANES, LANES_SPF = (arm.name for arm in ARMS)
+FCFS, SPF, BUDGET, BOTH, LANES, LANES_SPF, FASTER = (arm.name for arm in ARMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,9 @@ def saturation_rps(setting: Setting) -> float:
     return saturated_rps(run, Window(requests // 4, 3 * requests // 4))
 
 
-def best_share(setting: Setting) -> float:
+def best_share(setting: Setting, compute_saturates: float) -> float:
     """Return the prompts' share whose lanes serve the most requests in time, on a seed of its own."""
-    lanes = ARMS[-1]
+    lanes = Arm("", AGEING_TOK_PER_S, lanes=True, compute_saturates=compute_saturates)
     runs = [measured(Job(setting, lanes, TUNING_LOAD, TUNING_SEED, 600.0, share)) for share in SHARES]
     return SHARES[max(range(len(SHARES)), key=lambda number: runs[number].met)]
 
@@ -96,7 +98,7 @@ def measured(job: Job) -> Row:
     trace = poisson_trace(lengths, rate_rps, requests=round(rate_rps * job.seconds), seed=job.seed)
     latency, engine, phases = latency_of(setting), engine_of(setting), job.arm.phases(setting)
     if job.arm.lanes:
-        partition = partition_of(setting, job.share)
+        partition = partition_of(setting, job.share, job.arm.compute_saturates)
         run = simulate_partitioned(latency, partition, engine, trace, phases=phases)
     else:
         run = simulate(latency, engine, trace, phases=phases)

@@ -68,26 +68,29 @@ def latency_of(setting: Setting) -> LatencyModel:
 
 
 @cache
-def partition_of(setting: Setting, prefill_share: float) -> Partition:
+def partition_of(setting: Setting, prefill_share: float, compute_saturates: float = 1.0) -> Partition:
     """Return two lanes with the roofline of a part of the device each.
 
-    Compute falls with the share, bandwidth only below `BANDWIDTH_SATURATES`. Beside a prompt step, decodes
-    have what bandwidth a full one leaves: it reads the weights once.
+    Compute falls with the share below `compute_saturates`, bandwidth below `BANDWIDTH_SATURATES`. Beside a
+    prompt step, decodes have what bandwidth a full one leaves: it reads the weights once.
     """
     gpu, model = resolve_gpu(setting.gpu), load_model(setting.model)
-    roofline = Roofline(model, part_of(gpu, prefill_share), 1, efficiency_of(gpu, model.weight_dtype))
+    prompts = part_of(gpu, prefill_share, compute_saturates)
+    decodes = part_of(gpu, 1 - prefill_share, compute_saturates)
+    roofline = Roofline(model, prompts, 1, efficiency_of(gpu, model.weight_dtype))
     full = prefill_batch(engine_of(setting).max_num_batched_tokens)
     read_s = model.step_weight_bytes(full.tokens) / gpu.memory_bandwidth_bytes_per_s
     return Partition(
-        _fitted(setting, part_of(gpu, prefill_share)).step,
-        _fitted(setting, part_of(gpu, 1 - prefill_share)).step,
+        _fitted(setting, prompts).step,
+        _fitted(setting, decodes).step,
         1 / (1 - read_s / roofline.step_s(full)),
     )
 
 
-def part_of(gpu: GpuType, share: float) -> GpuType:
+def part_of(gpu: GpuType, share: float, compute_saturates: float) -> GpuType:
     """Return what a share of the SMs reaches. The memory stays whole."""
-    flops = {dtype: rate * share for dtype, rate in gpu.flops_per_s.items()}
+    computed = min(1.0, share / compute_saturates)
+    flops = {dtype: rate * computed for dtype, rate in gpu.flops_per_s.items()}
     drawn = min(1.0, share / BANDWIDTH_SATURATES)
     return replace(
         gpu,
