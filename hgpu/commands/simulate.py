@@ -26,6 +26,13 @@ def simulate(
     prefix_caching: Annotated[
         bool, typer.Option(help="Reuse the prefixes that the trace's requests share.")
     ] = False,
+    ageing_tok_per_s: Annotated[
+        float | None,
+        typer.Option(help="Admit the shortest prompt first; each second of age counts as so many."),
+    ] = None,
+    tpot_objective_s: Annotated[
+        float | None, typer.Option(help="Let no more prompt tokens into a step than keep this TPOT.")
+    ] = None,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -35,7 +42,7 @@ def simulate(
     Example: hgpu simulate latest --rates 0.8,1,1.2 --lose
     """
     from hgpu.artifacts.resolve import resolve
-    from hgpu.commands.simulating import prove_plan
+    from hgpu.commands.simulating import phases_of, prove_plan
     from hgpu.report.output import note, print_json
     from hgpu.report.simulation import print_simulation, simulation_json
     from hgpu.simulator.proof import ProofOptions, breaks_promise, multipliers_of
@@ -43,7 +50,8 @@ def simulate(
     artifact = resolve(results, plan, "plan")
     if plan == "latest":
         note(f"latest plan is {artifact.short} at {artifact.path}")
-    options = ProofOptions(multipliers_of(rates), lose, balance, requests, seed, prefix_caching)
+    phases = phases_of(ageing_tok_per_s, tpot_objective_s)
+    options = ProofOptions(multipliers_of(rates), lose, balance, requests, seed, prefix_caching, phases)
     saved = prove_plan(artifact, results, trace, options)
     print_json(simulation_json(saved)) if json else print_simulation(saved)
     if breaks_promise(saved.payload):

@@ -1,5 +1,6 @@
 """What `hgpu simulate` calls: load the latency models of a plan and a trace, prove the plan, save."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hgpu.artifacts.reuse import save_once
 from hgpu.artifacts.store import Artifact, Draft
 from hgpu.core.errors import ArtifactError
 from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.phases import PhaseOptions
 from hgpu.report.output import note
 from hgpu.report.progress import progress_of
 from hgpu.simulator.balance import check_balancer
+from hgpu.simulator.phasing import check_phases
 from hgpu.simulator.proof import ProofOptions, fleet_of, planned_arrivals, promise_of, prove
 from hgpu.workloads.readers import read_trace
 
@@ -36,7 +39,18 @@ def prove_plan(
         payload = prove(promise, fleet, arrivals, options, progress)
     files = [InputRef(role="trace", kind="file", digest=file_digest(trace))] if trace else []
     inputs = [plan.as_input("plan"), *(made.as_input(f"latency {p.name}") for p, made in latency.items())]
-    return save_once(root, Draft("simulation", plan.payload.service, payload, inputs=[*inputs, *files]))
+    drawn = {"phases": asdict(options.phases)} if options.phases else {}
+    draft = Draft("simulation", plan.payload.service, payload, inputs=[*inputs, *files], options=drawn)
+    return save_once(root, draft)
+
+
+def phases_of(ageing_tok_per_s: float | None, tpot_s: float | None) -> PhaseOptions | None:
+    """Return the policy that the options ask for, None for vLLM's own. Raises InputError for a bad number."""
+    if ageing_tok_per_s is None and tpot_s is None:
+        return None
+    phases = PhaseOptions(ageing_tok_per_s, tpot_s)
+    check_phases(phases)
+    return phases
 
 
 def plan_latency(plan: Artifact[PlanPayload], root: Path) -> dict[OperatingPoint, LatencyArtifact]:

@@ -1,5 +1,6 @@
 """A simulated fleet in the terminal and as JSON."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -12,9 +13,10 @@ LABELS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "end-to-end"}
 
 
 def simulation_json(artifact: Artifact[SimulationPayload]) -> dict[str, Any]:
-    """Return the payload with digest and path."""
+    """Return the payload with digest, path and the policy that decided about prompts (null: vLLM's own)."""
     return {
         **artifact.payload.model_dump(mode="json"),
+        "phases": artifact.manifest.options.get("phases"),
         "digest": artifact.digest,
         "path": str(artifact.path),
     }
@@ -25,12 +27,24 @@ def print_simulation(artifact: Artifact[SimulationPayload]) -> None:
     payload, out = artifact.payload, console()
     out.print(f"[bold]{payload.service}[/bold]: {payload.provenance}; engines by {payload.balance}")
     out.print(payload.arrivals, markup=False, soft_wrap=True)
+    if phases := artifact.manifest.options.get("phases"):
+        out.print(phases_text(phases), markup=False, soft_wrap=True)
     for rows in (attainment_table(payload), latencies_table(payload), pools_table(payload)):
         out.print()
         out.print(rows)
     for line in (line for run in payload.runs for line in remarks(run)):
         out.print(line, markup=False, soft_wrap=True)
     out.print(f"\nsimulation {artifact.short}  {artifact.path}", soft_wrap=True)
+
+
+def phases_text(phases: Mapping[str, Any]) -> str:
+    """Return the policy in words."""
+    ageing_tok_per_s, tpot_s = phases["ageing_tok_per_s"], phases["tpot_s"]
+    order = "first come first served"
+    if ageing_tok_per_s is not None:
+        order = f"shortest first, ageing {ageing_tok_per_s:g} tokens/s"
+    budget = "" if tpot_s is None else f"; steps within a TPOT of {ms(tpot_s)} ms"
+    return f"prompts {order}{budget}"
 
 
 def objective_text(row: ObjectiveRow) -> str:

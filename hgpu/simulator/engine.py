@@ -71,6 +71,23 @@ def simulate(
     return alone.run()
 
 
+def batch_of(chunks: Sequence[tuple[int, int, int]], seqs: int = 0, context: int = 0) -> StepBatch:
+    """Return the step of (request, tokens computed before, tokens computed now) and of `seqs` decodes."""
+    tokens = pairs = computed = 0
+    for _, done, new in chunks:
+        tokens += new
+        pairs += new * done + new * (new + 1) // 2
+        computed += done
+    return StepBatch(
+        prefill_tokens=tokens,
+        prefill_seqs=len(chunks),
+        prefill_pairs=pairs,
+        prefill_context_tokens=computed,
+        decode_seqs=seqs,
+        decode_context_tokens=context,
+    )
+
+
 class Engine:
     """The state of an engine between two steps.
 
@@ -223,19 +240,7 @@ class Engine:
         context = self.offsets + seqs * step
         chunks = self._prefill(preempted, budget)
         self.kv.note_use()
-        tokens = pairs = computed = 0
-        for _, done, new in chunks:
-            tokens += new
-            pairs += new * done + new * (new + 1) // 2
-            computed += done
-        batch = StepBatch(
-            prefill_tokens=tokens,
-            prefill_seqs=len(chunks),
-            prefill_pairs=pairs,
-            prefill_context_tokens=computed,
-            decode_seqs=seqs,
-            decode_context_tokens=context,
-        )
+        batch = batch_of(chunks, seqs, context)
         self.now_s += self.step_s(batch) + self.costs.step_s
         self.busy_s += self.now_s - began_s
         self.done_steps = step

@@ -103,18 +103,21 @@ def replay(
     balance: str = DEFAULT_BALANCER,
     seed: int = 0,
     prefix_caching: bool = False,
+    phases: PhaseOptions | None = None,
 ) -> FleetRun:
     """Return what a fleet makes of a trace. The same seed gives the same run.
 
-    With `prefix_caching`, each engine reuses the prefixes that it has computed itself.
+    With `prefix_caching`, each engine reuses the prefixes that it has computed itself. With `phases`, each
+    decides about prompts by that policy, on its own pool's step model.
     Raises UnknownName for a balancing policy that there isn't, InputError for engine options that vLLM
-    refuses.
+    refuses and for a policy that means nothing.
     """
     routed, tiers = fleet.routing.pools_of(trace.input_tokens, trace.output_tokens)
     played = []
     for number, pool in enumerate(fleet.pools):
         balancer = balancer_of(balance, Random(f"{seed} {pool.name}"))
-        played.append(_play(pool, trace, np.flatnonzero(routed == number), balancer, prefix_caching))
+        mine = np.flatnonzero(routed == number)
+        played.append(_play(pool, trace, mine, balancer, prefix_caching, phases))
     ends_s = [run.end_s.max(initial=0.0) for pool in played for run in pool.runs]
     makespan_s = float(max([trace.duration_s, *ends_s]))
     numbers = np.concatenate([pool.numbers for pool in played])
@@ -145,7 +148,14 @@ class Played:
     hit_share: float | None
 
 
-def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer, prefix_caching: bool) -> Played:
+def _play(
+    pool: EnginePool,
+    trace: Trace,
+    mine: Ints,
+    balancer: Balancer,
+    prefix_caching: bool,
+    phases: PhaseOptions | None,
+) -> Played:
     """Hand a pool's requests to its engines."""
     inputs, outputs = trace.input_tokens[mine], trace.output_tokens[mine]
     total_blocks = pool.latency.kv_capacity_tokens // BLOCK_TOKENS
@@ -153,7 +163,7 @@ def _play(pool: EnginePool, trace: Trace, mine: Ints, balancer: Balancer, prefix
     kept = mine[fits]
     prefixes, prefix_tokens = prefixes_of(trace, BLOCK_TOKENS) if prefix_caching else ((), None)
     engines = [
-        Engine(pool.latency, pool.engine, prefix_tokens=prefix_tokens, phases=pool.phases)
+        Engine(pool.latency, pool.engine, prefix_tokens=prefix_tokens, phases=phases or pool.phases)
         for _ in range(pool.engines)
     ]
     took: list[list[int]] = [[] for _ in engines]

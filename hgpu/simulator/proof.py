@@ -7,6 +7,7 @@ from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.simulation import ObjectiveRow, RunRow, SimulationPayload, Spread
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.provenance import Provenance, weakest
 from hgpu.core.slo import Tier
 from hgpu.core.step import LatencyModel
@@ -28,7 +29,8 @@ Progress = Callable[[int, int, str], None]  # done, of how many, of what
 class ProofOptions:
     """Multiples of the plan's rate to replay at; whether to lose a machine of each pool in turn.
 
-    With `prefix_caching`, engines reuse the prefixes that the requests of a trace share.
+    With `prefix_caching`, engines reuse the prefixes that the requests of a trace share. With `phases`, they
+    decide about prompts by that policy.
     """
 
     multipliers: tuple[float, ...] = (0.5, 0.8, 1.0, 1.2)
@@ -37,6 +39,7 @@ class ProofOptions:
     requests: int | None = None
     seed: int = 0
     prefix_caching: bool = False
+    phases: PhaseOptions | None = None
 
 
 def multipliers_of(text: str) -> tuple[float, ...]:
@@ -138,7 +141,7 @@ def prove(
     for multiplier, lost in cases:
         left = fleet.less_a_machine(lost) if lost else fleet
         trace = replace(arrivals, arrivals_s=arrivals.arrivals_s / multiplier)
-        run = replay(left, trace, options.balance, options.seed, options.prefix_caching)
+        run = replay(left, trace, options.balance, options.seed, options.prefix_caching, options.phases)
         runs.append(_run_row(promise, left, run, multiplier, lost))
         progress(len(runs), len(cases), "runs")
     return SimulationPayload(

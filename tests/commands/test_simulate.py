@@ -124,6 +124,31 @@ def test_prefix_caching_without_hashes_is_refused(hgpu: Run, planned: str, tmp_p
         assert "prefix caching can't be simulated" in done.stderr and "hash_ids" in done.stderr
 
 
+def test_the_phase_policy_changes_the_order_and_the_pace_of_prompts_and_is_kept_in_the_artifact(
+    hgpu: Run, planned: str, tmp_path: Path
+) -> None:
+    """Long and short prompts at once, far more than fit a step: stock decodes wait for whole chunks."""
+    rows = [(second / 40, 1900 if second % 3 else 150, 60) for second in range(240)]
+    words = ("simulate", planned, "--trace", azure(tmp_path / "t.csv", rows), "--rates", "3")
+    policies = ((), ("--ageing-tok-per-s", "15"), ("--tpot-objective-s", "0.1"))
+    stock, aged, paced = (json.loads(hgpu(*words, *more, "--json").stdout) for more in policies)
+    assert (stock["phases"], aged["phases"]["ageing_tok_per_s"], paced["phases"]["tpot_s"]) == (None, 15, 0.1)
+    assert len({document["digest"] for document in (stock, aged, paced)}) == 3
+    assert aged["runs"][0]["ttft_s"]["mean"] < stock["runs"][0]["ttft_s"]["mean"]
+    assert paced["runs"][0]["tpot_s"]["p99"] <= 0.101 < stock["runs"][0]["tpot_s"]["p99"]
+    both = ("--ageing-tok-per-s", "15", "--tpot-objective-s", "0.1")
+    shown = hgpu(*words, *both).stdout
+    assert "prompts shortest first, ageing 15 tokens/s; steps within a TPOT of 100.0 ms" in shown
+    assert "prompts shortest first" not in hgpu(*words).stdout
+
+
+def test_a_policy_that_means_nothing_is_refused(hgpu: Run, planned: str) -> None:
+    for words in (("--ageing-tok-per-s", "0"), ("--tpot-objective-s", "inf")):
+        done = hgpu("simulate", planned, *words)
+        assert done.returncode == 2 and not done.stdout
+        assert "it must be above 0, and finite" in done.stderr
+
+
 def test_losing_a_machine_adds_a_run_a_pool(hgpu: Run, planned: str) -> None:
     words = ("simulate", planned, "--requests", "2000", "--rates", "1", "--json")
     kept, lost = json.loads(hgpu(*words, "--lose").stdout)["runs"]

@@ -1,18 +1,22 @@
 """The simulation against vLLM's own scheduler: no engine runs, its steps take what a step model says."""
 
+import json
 import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hgpu.core.operating_point import EngineOptions
+from hgpu.core.phases import PhaseOptions
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import LatencyModel, StepBatch, StepModel
 from hgpu.runtime.tiny_model import make_tiny_model
+from hgpu.runtime.vllm.options import Phases, scheduler_args
 from hgpu.simulator.arrivals import Arrivals, ClosedLoop, FixedCosts, feed_of
 from hgpu.simulator.engine import simulate
 from hgpu.workloads.trace import ordered_trace
@@ -45,10 +49,12 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 class VllmPlay:
     """Hands requests to a vLLM scheduler and takes its steps, with tokens that mean nothing."""
 
-    def __init__(self, folder: Path, case: Case, prefix_caching: bool = False) -> None:
+    def __init__(
+        self, folder: Path, case: Case, prefix_caching: bool = False, phases: Phases | None = None
+    ) -> None:
         self.latency, engine, self.arrivals, block_tokens = case
         kv_tokens = self.latency.kv_capacity_tokens
-        self.scheduler = make_scheduler(folder, engine, kv_tokens, block_tokens, prefix_caching)
+        self.scheduler = make_scheduler(folder, engine, kv_tokens, block_tokens, prefix_caching, phases)
         requests = len(self.arrivals.input_tokens)
         self.token_s: list[list[float]] = [[] for _ in range(requests)]
         self.preemptions = [0] * requests
@@ -56,7 +62,7 @@ class VllmPlay:
         self.now_s, self.steps = 0.0, 0
 
     def play(self) -> "VllmPlay":
-        feed = feed_of(self.arrivals, FixedCosts())
+        feed = self.feed = feed_of(self.arrivals, FixedCosts())
         while feed.next_s < math.inf or self.scheduler.requests:
             for number in feed.take(self.now_s):
                 self.add(number)
@@ -73,7 +79,8 @@ class VllmPlay:
 
         prompt = [5] * int(self.arrivals.input_tokens[number])
         params = SamplingParams(max_tokens=int(self.arrivals.output_tokens[number]), ignore_eos=True)
-        self.scheduler.add_request(Request(str(number), prompt, params, None, arrival_time=float(number)))
+        arrival_s = self.feed.arrival_s[number]
+        self.scheduler.add_request(Request(str(number), prompt, params, None, arrival_time=arrival_s))
 
     def sampled(self, number: int) -> int:
         return 7
@@ -120,7 +127,12 @@ class VllmPlay:
 
 
 def make_scheduler(
-    folder: Path, engine: EngineOptions, kv_tokens: int, block_tokens: int, prefix_caching: bool
+    folder: Path,
+    engine: EngineOptions,
+    kv_tokens: int,
+    block_tokens: int,
+    prefix_caching: bool,
+    phases: Phases | None = None,
 ) -> Any:
     import torch
     from vllm.config import (
@@ -153,10 +165,21 @@ def make_scheduler(
         cache_config=cache,
         parallel_config=ParallelConfig(),
         device_config=DeviceConfig("cpu"),
+        additional_config=additional_config(phases) if phases else {},
     )
     spec = FullAttentionSpec(block_size=block_tokens, num_kv_heads=1, head_size=1, dtype=torch.float32)
     kv = KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)])
-    return Scheduler(config, kv, StructuredOutputManager(config), block_size=block_tokens, log_stats=False)
+    kind = Scheduler
+    if phases is not None:
+        from hgpu.runtime.vllm.phase_scheduler import PhaseScheduler
+
+        kind = PhaseScheduler
+    return kind(config, kv, StructuredOutputManager(config), block_size=block_tokens, log_stats=False)
+
+
+def additional_config(phases: Phases) -> Any:
+    """Return what `vllm serve` would read from the arguments that switch the phase scheduler on."""
+    return json.loads(scheduler_args(phases, asynchronous=False)[-1])
 
 
 def test_the_simulation_takes_the_steps_of_vllms_scheduler(tmp_path: Path) -> None:
@@ -173,3 +196,35 @@ def test_the_simulation_takes_the_steps_of_vllms_scheduler(tmp_path: Path) -> No
         assert mine.steps == theirs.steps
         preemptions += sum(theirs.preemptions)
     assert preemptions > 20
+
+
+def test_the_simulation_takes_the_steps_of_the_phase_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin in real vLLM, on the simulation's clock: the same order, budgets and preemptions."""
+    pytest.importorskip("vllm")
+    from hgpu.runtime.vllm import phase_scheduler
+
+    folder = make_tiny_model(tmp_path / "model", hidden_size=64, layers=1, max_context_tokens=CONTEXT)
+    draw = random.Random(1)
+    preemptions = differ = 0
+    for case in cases(seed=1, count=80):
+        latency, engine, arrivals, block_tokens = case
+        options = PhaseOptions(
+            ageing_tok_per_s=draw.choice([None, 0.25, 1.0, 15.0]),
+            tpot_s=draw.choice([None, 0.05, 1.5, 4.0]),
+            least_tokens=draw.choice([1, 16]),
+        )
+        theirs = VllmPlay(folder, case, phases=Phases(options, latency.step))
+        clock = SimpleNamespace(monotonic=lambda play=theirs: play.now_s)
+        monkeypatch.setattr(phase_scheduler, "time", clock)
+        theirs.play()
+        mine = simulate(latency, engine, arrivals, block_tokens=block_tokens, phases=options)
+        assert mine.first_token_s.tolist() == [times[0] for times in theirs.token_s]
+        assert mine.end_s.tolist() == [times[-1] for times in theirs.token_s]
+        assert mine.preemptions.tolist() == theirs.preemptions
+        assert mine.steps == theirs.steps
+        preemptions += sum(theirs.preemptions)
+        stock = simulate(latency, engine, arrivals, block_tokens=block_tokens)
+        differ += stock.end_s.tolist() != mine.end_s.tolist()
+    assert preemptions > 20 and differ > 20
