@@ -24,7 +24,6 @@ class OperatorClass(StrEnum):
 
 
 PREFILL = (OperatorClass.PREFILL_DENSE, OperatorClass.PREFILL_ATTENTION)
-DECODE = (OperatorClass.DECODE_DENSE, OperatorClass.DECODE_ATTENTION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,13 @@ def test_the_load_s_noise_moves_times_no_further_than_proved(
         assert (np.abs(np.log(off)) <= 3 * np.log(1 + size) + 1e-12).all()
 
 
+@given(st.floats(0.0, 1.0))
+def test_what_a_margin_tolerates_is_what_the_proof_says(margin: float) -> None:
+    hysteresis = Hysteresis(margin)
+    assert (1 + hysteresis.tolerated_time_noise) ** 4 == pytest.approx(1 + margin)
+    assert (1 + hysteresis.tolerated_load_noise) ** 12 == pytest.approx(1 + margin)
+
+
 def test_without_a_margin_the_same_noise_does_oscillate() -> None:
     """The bound isn't idle: what it forbids happens as soon as it is broken."""
     times, rng = made([1.0, 1.01, 1.0], [1.0, 1.0, 1.0]), np.random.default_rng(1)
