@@ -14,13 +14,15 @@ import numpy as np
 
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.catalog.models import load_model
+from hgpu.core.partition import Load, OperatorClass, Work
 from hgpu.core.step import StepBatch, prefill_batch
 from hgpu.latency.lattice import Lattice, lattice_of
-from hgpu.latency.operators import Load, OperatorClass, Work, load_of
+from hgpu.latency.operators import load_of
 from hgpu.latency.partition import PartitionModel, PhaseTimes, Roof, Roofs, phase_times
 from hgpu.latency.partition_choice import ChoiceOptions, Goal
-from hgpu.latency.partition_fit import ShareSample, fit_class
+from hgpu.latency.partition_fit import fit_class
 from hgpu.latency.repartition import Hysteresis, Running, repartition
+from hgpu.profilers.partition_samples import ShareSample
 
 LLAMA = load_model("meta-llama/Llama-3.1-8B")
 OPTIONS, HYSTERESIS = ChoiceOptions(), Hysteresis()

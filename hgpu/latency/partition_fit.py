@@ -18,39 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgpu.core.errors import InvalidMeasurement
+from hgpu.core.partition import PREFILL, OperatorClass
 from hgpu.core.provenance import Provenance
-from hgpu.latency.operators import PREFILL, Load, OperatorClass, Work
 from hgpu.latency.partition import Floats, PartitionModel, Roof, Roofs, bandwidth_part
 from hgpu.latency.roof_fit import fit_roof
+from hgpu.profilers.partition_samples import ContentionSample, ShareSample
 
 Rows = NDArray[np.bool_]
 LEAST_SHARES = 4  # a roof has three parameters
 FOLDS = 5
 _SAME = 1.05  # FLOPs a byte of the rows: the most over the least
 _EXACT = 1e-6  # relative error below which one fit is as good as another
-
-
-@dataclass(frozen=True, slots=True)
-class ShareSample:
-    """The seconds that a work of one class took alone on a share of the device."""
-
-    kind: OperatorClass
-    share: float
-    work: Work
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ContentionSample:
-    """The seconds of decode attention alone and beside prefill, on the same share.
-
-    `load` holds the bytes of both sides, `attention_part` is the part of prefill's time in its attention.
-    """
-
-    load: Load
-    attention_part: float
-    alone_s: float
-    beside_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hgpu.core.errors import InvalidMeasurement
+from hgpu.core.partition import Load, OperatorClass, Split, Work
 from hgpu.core.provenance import Provenance
-from hgpu.latency.lattice import Lattice, Split
-from hgpu.latency.operators import Load, OperatorClass, Work
+from hgpu.latency.lattice import Lattice
 from hgpu.latency.partition import PartitionModel, Roof, Roofs
-from hgpu.latency.partition_fit import (
-    ContentionSample,
-    ShareSample,
-    fit_class,
-    fit_contention,
-    fit_partition,
-)
+from hgpu.latency.partition_fit import fit_class, fit_contention, fit_partition
 from hgpu.latency.roof_fit import fit_roof
+from hgpu.profilers.partition_samples import ContentionSample, ShareSample
 
 HOPPER = Lattice(132, 8, 8)
 DENSE = [Work(1.6e10 * n, 1.6e10) for n in (16, 64, 128, 256, 512, 2048)]

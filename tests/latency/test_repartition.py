@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from latency.partitions import goals, lattices, loads, models
 
 from hgpu.core.errors import InputError
-from hgpu.latency.lattice import Lattice, Split
-from hgpu.latency.operators import Load, Work
+from hgpu.core.partition import Load, Split, Work
+from hgpu.latency.lattice import Lattice
 from hgpu.latency.partition import PartitionModel, PhaseTimes, phase_times
 from hgpu.latency.partition_choice import ChoiceOptions, Goal, Unkept, choose
 from hgpu.latency.repartition import Hysteresis, Reason, Running, next_goal, repartition
