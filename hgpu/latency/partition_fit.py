@@ -92,7 +92,7 @@ def fit_class(kind: OperatorClass, samples: Sequence[ShareSample]) -> ClassFit:
     shares = sorted(set(table[:, 0]))
     if len(shares) <= LEAST_SHARES:
         raise InvalidMeasurement(
-            f"{kind} was timed at {len(shares)} shares",
+            f"{kind} was timed at too few shares ({len(shares)})",
             f"a roof needs {LEAST_SHARES}, and one more that can be held out",
             "sweep more splits",
         )

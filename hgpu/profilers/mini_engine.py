@@ -44,10 +44,11 @@ class MiniEngine:
         """Return random hidden states of so many tokens."""
         return self._matrix(tokens, self.shape.hidden) * self.shape.hidden**0.5
 
-    def slots(self, seqs: int, tokens: int) -> Tensor:
-        """Return the cache's slots of `tokens` of each sequence, (seqs, tokens); blocks start from the first.
+    def slots(self, seqs: int, tokens: int, prompt: bool = False) -> Tensor:
+        """Return the cache's slots of `tokens` of each sequence, (seqs, tokens).
 
-        Raises InputError where they don't fit the cache.
+        Prompts get their blocks from one end and decodes from the other, so that phases beside each other
+        don't share KV. Raises InputError where they don't fit the cache.
         """
         import torch
 
@@ -59,7 +60,8 @@ class MiniEngine:
                 f"it has {len(self._free)} blocks of {size}",
                 "sweep smaller sizes, or give it more kv_tokens",
             )
-        blocks = self._free[: seqs * each].view(seqs, each, 1)
+        free = self._free.flip(0) if prompt else self._free
+        blocks = free[: seqs * each].view(seqs, each, 1)
         inside = torch.arange(size, device=self.device)
         return (blocks * size + inside).view(seqs, each * size)[:, :tokens]
 
@@ -86,14 +88,14 @@ class MiniEngine:
             self._matrix(size.tokens, n * shape.head_dim).view(size.tokens, n, shape.head_dim) for n in heads
         )
         if kind is OperatorClass.PREFILL_ATTENTION:
-            slots = self.slots(1, size.context + size.tokens)
+            slots = self.slots(1, size.context + size.tokens, prompt=True)
             return lambda: self._every(lambda layer: self._prefill_attention(layer, slots)(q, k, v))
         slots = self.slots(size.tokens, size.context + 1)
         return lambda: self._every(lambda layer: self._decode_attention(layer, slots)(q, k, v))
 
     def prefill_round(self, size: Size) -> Callable[[], Iterator[Tensor]]:
         """Return what runs a whole prompt, stopping after each layer."""
-        hidden, slots = self.hidden(size.tokens), self.slots(1, size.context + size.tokens)
+        hidden, slots = self.hidden(size.tokens), self.slots(1, size.context + size.tokens, prompt=True)
         return lambda: self.prefill(hidden, slots)
 
     def _every(self, run: Callable[[int], Tensor]) -> None:

@@ -27,6 +27,7 @@ class Sides(Protocol):
         """Return the seconds of decode attention while prefill runs on the other side without a pause."""
 
 
+_LARGEST_BLOCK = 256
 Device = Callable[[Split], AbstractContextManager[Sides]]
 
 
@@ -41,6 +42,12 @@ class SweepDesign:
     def __post_init__(self) -> None:
         if not self.prefill or not self.decode or self.repeats < 1:
             raise InputError("a sweep without sizes or repeats measures nothing", "each phase needs a size")
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of a cache that holds the largest step of each phase beside the other, in any block size."""
+        prompt = max(size.tokens + size.context for size in self.prefill)
+        return prompt + max(size.tokens * (size.context + 1 + _LARGEST_BLOCK) for size in self.decode)
 
     def sizes(self, kind: OperatorClass) -> tuple[Size, ...]:
         """Return the sizes of a class's phase."""

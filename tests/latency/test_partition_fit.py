@@ -151,9 +151,9 @@ def test_the_order_of_samples_does_not_matter() -> None:
 def test_what_can_not_be_fitted_is_refused() -> None:
     rows = sweep(BOTH, DENSE, 0.0, 1)
     few = sorted({row.share for row in rows})[:4]
-    with pytest.raises(InvalidMeasurement, match="timed at 4 shares"):
+    with pytest.raises(InvalidMeasurement, match=r"too few shares \(4\)"):
         fit_class(KIND, [row for row in rows if row.share in few])
-    with pytest.raises(InvalidMeasurement, match="timed at 0 shares"):
+    with pytest.raises(InvalidMeasurement, match=r"too few shares \(0\)"):
         fit_partition(rows, [], Provenance.MEASURED)
     with pytest.raises(InvalidMeasurement, match="row that can't be"):
         fit_class(KIND, [*rows, ShareSample(KIND, 0.5, DENSE[0], 0.0)])

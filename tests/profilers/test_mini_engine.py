@@ -98,7 +98,7 @@ def test_two_cores_are_swept_as_two_sides() -> None:
     assert len(swept.alone) == 8 and len(swept.beside) == 4
     assert all(0 < row.seconds < 10 and row.share == 0.5 for row in swept.alone)
     assert all(0 < row.beside_s < 10 and 0 < row.attention_part < 1 for row in swept.beside)
-    with pytest.raises(InvalidMeasurement, match="timed at 1 share"):
+    with pytest.raises(InvalidMeasurement, match=r"too few shares \(1\)"):
         fit_partition(swept.alone, swept.beside, Provenance.MEASURED)
 
 
