@@ -52,7 +52,7 @@ def beside(contention: float, noise: float, seed: int) -> list[ContentionSample]
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.1, 0.8), st.floats(0.0, 0.8), st.floats(1e9, 1e15))
 def test_a_roof_without_noise_is_found_again(saturation: float, decay: float, per_s: float) -> None:
     true = Roof(per_s, saturation, decay)

@@ -1,5 +1,7 @@
 """A constant load with noise is repartitioned at most once; what truly changes is followed."""
 
+import itertools
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +71,28 @@ def test_noisy_predictions_of_a_constant_load_switch_at_most_once(
         switches += look.running.split != running.split
         running = look.running
     assert switches <= 1
+
+
+@settings(max_examples=60)
+@given(st.data(), hard_options(), goals(), st.floats(0.01, 0.1), st.integers(0, 2**32))
+def test_no_noise_within_the_bound_brings_a_second_switch(
+    data: st.DataObject, options: ChoiceOptions, goal: Goal, margin: float, seed: int
+) -> None:
+    """An adversary sets the noise of all six times of three splits to either end, in every combination."""
+    row = st.lists(st.floats(0.9, 1.3), min_size=3, max_size=3)
+    times, hysteresis = made(data.draw(row), data.draw(row)), Hysteresis(margin)
+    end = 1.0 + hysteresis.tolerated_time_noise * (1 - 1e-9)
+    kv_use = 0.9 if goal is Goal.DECODE else 0.1
+    looks = []
+    for signs in itertools.product((-1.0, 1.0), repeat=6):
+        off = end ** np.array(signs).reshape(2, 3)
+        looks.append(PhaseTimes(times.splits, times.prefill_s * off[0], times.decode_s * off[1]))
+    start = Running(data.draw(st.sampled_from(times.splits)), goal)
+    for first in random.Random(seed).sample(looks, 4):
+        after = repartition(start, first, kv_use, options, hysteresis)
+        if after.reason is not None:
+            for second in looks:
+                assert repartition(after.running, second, kv_use, options, hysteresis).reason is None
 
 
 @settings(max_examples=60)
