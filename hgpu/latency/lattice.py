@@ -12,34 +12,9 @@ from dataclasses import dataclass
 
 from hgpu.core.errors import InputError
 from hgpu.core.gpu import GpuType
+from hgpu.core.partition import Split
 
 _LEAST_AND_STEP = {7: (2, 2), 8: (4, 2), 9: (8, 8)}  # by the major compute capability; 9 and later alike
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Split:
-    """The units (SMs, or a CPU's cores) of the prefill side and those of the decode side."""
-
-    prefill_units: int
-    decode_units: int
-
-    @property
-    def units(self) -> int:
-        """Units of the whole device."""
-        return self.prefill_units + self.decode_units
-
-    @property
-    def prefill_share(self) -> float:
-        """Share of the device that prefill has; decode has the rest."""
-        return self.prefill_units / self.units
-
-    @property
-    def decode_share(self) -> float:
-        """Share of the device that decode has."""
-        return self.decode_units / self.units
-
-    def __str__(self) -> str:
-        return f"{self.prefill_units}/{self.decode_units}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,65 +1,13 @@
-"""The work and the bytes of both phases of a step, by operator class.
+"""The work and the bytes of a step of each phase, by operator class.
 
-A class holds the operators that run alike: the matrix multiplications of prefill (compute-bound as a rule)
-and of decode (bound by reading weights), the attention of prompts and that of decode (bound by reading KV).
 The layers of a model are alike, so a class counts its operators over all of them at once: the sum over
 layers of max(compute, memory) is the max of the sums.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 from hgpu.core.errors import InputError
 from hgpu.core.model import ModelSpec
+from hgpu.core.partition import Load, Work
 from hgpu.core.step import StepBatch
-
-
-class OperatorClass(StrEnum):
-    """Operators of one phase that share their roofs."""
-
-    PREFILL_DENSE = "prefill-dense"
-    PREFILL_ATTENTION = "prefill-attention"
-    DECODE_DENSE = "decode-dense"
-    DECODE_ATTENTION = "decode-attention"
-
-
-PREFILL = (OperatorClass.PREFILL_DENSE, OperatorClass.PREFILL_ATTENTION)
-DECODE = (OperatorClass.DECODE_DENSE, OperatorClass.DECODE_ATTENTION)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Floating-point operations, and bytes that come from or go to device memory."""
-
-    flops: float
-    bytes: float
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.flops < float("inf") and 0 <= self.bytes < float("inf")):
-            raise InputError(f"{self.flops} FLOPs and {self.bytes} bytes are no work", "both are 0 or more")
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a step of each phase does, run beside each other on one device."""
-
-    prefill_dense: Work
-    prefill_attention: Work
-    decode_dense: Work
-    decode_attention: Work
-
-    def __post_init__(self) -> None:
-        if not all(work.flops and work.bytes for work in (self.prefill_dense, self.decode_dense)):
-            raise InputError(
-                "a phase without matrix multiplications can't be split from the other",
-                "each step reads weights and multiplies them",
-                "run a device with a single phase whole",
-            )
-
-    def of(self, kind: OperatorClass) -> Work:
-        """Return the work of one operator class."""
-        work: Work = getattr(self, kind.name.lower())
-        return work
 
 
 def load_of(model: ModelSpec, prefill: StepBatch, decode: StepBatch, tp: int = 1) -> Load:

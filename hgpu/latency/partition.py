@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgpu.core.errors import InputError
-from hgpu.latency.lattice import Lattice, Split
-from hgpu.latency.operators import Load, OperatorClass, Work
+from hgpu.core.partition import Load, OperatorClass, Split, Work
+from hgpu.latency.lattice import Lattice
 
 Floats = NDArray[np.float64]
 _ANY_SHARE = 1e-6  # far below one SM of the largest GPU

@@ -24,7 +24,7 @@ from enum import StrEnum
 import numpy as np
 
 from hgpu.core.errors import InputError
-from hgpu.latency.lattice import Split
+from hgpu.core.partition import Split
 from hgpu.latency.partition import Floats, PhaseTimes
 
 

@@ -30,9 +30,12 @@ have kept the bound at the first switch: a contradiction. ∎
 
 **Noise of the load.** If instead every work of the load (FLOPs and bytes) is off by a factor in
 [1/(1 + η), 1 + η], the times of `partition` are off by (1 + η)³ at most, so (1 + η)¹² ≤ 1 + h is enough. For
-each class's time is the longer of two that are proportional to a work, but decode attention's. Its memory
-time is a positive sum of m_d and the reciprocal of P·m_d/(m_d + m_1) + (1 − P)·m_d/(m_d + m_2) times m_d,
-where P and 1 − P move by (1 + η)² and each 1/(m_d + m) by 1 + η.
+each class's time is the longer of two that are proportional to a work and moves by 1 + η, but decode
+attention's: the bandwidth that is left to it depends on the load too. Its memory time is
+
+    m_d / B_dec = 1 / (B · [(1 − κ)/m_d + κ · P/(m_d + m_1) + κ · (1 − P)/(m_d + m_2)])
+
+where each reciprocal of bytes moves by 1 + η, and P and 1 − P, each a ratio of times, by (1 + η)².
 
 **At most one change of goal.** Let KV use be constant and seen with an error of e at most. If 2e is less than
 the band, the goal changes at most once: what is seen at or above its upper edge is truly no more than e
@@ -45,7 +48,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from hgpu.core.errors import InputError
-from hgpu.latency.lattice import Split
+from hgpu.core.partition import Split
 from hgpu.latency.partition import PhaseTimes
 from hgpu.latency.partition_choice import ChoiceOptions, Goal, Unkept, best, bound_s, phase_s, unkept_at
 

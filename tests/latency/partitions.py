@@ -2,8 +2,8 @@
 
 from hypothesis import strategies as st
 
-from hgpu.latency.lattice import Lattice, Split
-from hgpu.latency.operators import Load, OperatorClass, Work
+from hgpu.core.partition import Load, OperatorClass, Split, Work
+from hgpu.latency.lattice import Lattice
 from hgpu.latency.partition import PartitionModel, Roof, Roofs, flat
 from hgpu.latency.partition_choice import ChoiceOptions, Goal
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from hgpu.catalog.gpus import gpu_types, resolve_gpu
 from hgpu.core.errors import InputError
-from hgpu.latency.lattice import Lattice, Split, lattice_of
+from hgpu.core.partition import Split
+from hgpu.latency.lattice import Lattice, lattice_of
 
 
 @pytest.mark.parametrize("name", ["H100-SXM", "H200", "H100-NVL"])

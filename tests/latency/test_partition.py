@@ -8,9 +8,10 @@ from latency.partitions import lattices, loads, models, reference_s
 
 from hgpu.catalog.models import load_model
 from hgpu.core.errors import InputError
+from hgpu.core.partition import Load, OperatorClass, Work
 from hgpu.core.step import StepBatch, prefill_batch
 from hgpu.latency.lattice import Lattice
-from hgpu.latency.operators import Load, OperatorClass, Work, load_of
+from hgpu.latency.operators import load_of
 from hgpu.latency.partition import PartitionModel, Roof, Roofs, flat, phase_times
 
 LLAMA = load_model("meta-llama/Llama-3.1-8B")

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from latency.partitions import goals, lattices, loads, models, options, reference_s
 
 from hgpu.core.errors import InputError
-from hgpu.latency.lattice import Lattice, Split
-from hgpu.latency.operators import Load
+from hgpu.core.partition import Load, Split
+from hgpu.latency.lattice import Lattice
 from hgpu.latency.partition import PartitionModel, PhaseTimes, phase_times
 from hgpu.latency.partition_choice import ChoiceOptions, Goal, Unkept, choose
 

@@ -1,5 +1,7 @@
 """A constant load with noise is repartitioned at most once; what truly changes is followed."""
 
+import itertools
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 from latency.partitions import goals, lattices, loads, models
 
 from hgpu.core.errors import InputError
-from hgpu.latency.lattice import Lattice, Split
-from hgpu.latency.operators import Load, Work
+from hgpu.core.partition import Load, Split, Work
+from hgpu.latency.lattice import Lattice
 from hgpu.latency.partition import PartitionModel, PhaseTimes, phase_times
 from hgpu.latency.partition_choice import ChoiceOptions, Goal, Unkept, choose
 from hgpu.latency.repartition import Hysteresis, Reason, Running, next_goal, repartition
@@ -72,6 +74,28 @@ def test_noisy_predictions_of_a_constant_load_switch_at_most_once(
 
 
 @settings(max_examples=60)
+@given(st.data(), hard_options(), goals(), st.floats(0.01, 0.1), st.integers(0, 2**32))
+def test_no_noise_within_the_bound_brings_a_second_switch(
+    data: st.DataObject, options: ChoiceOptions, goal: Goal, margin: float, seed: int
+) -> None:
+    """An adversary sets the noise of all six times of three splits to either end, in every combination."""
+    row = st.lists(st.floats(0.9, 1.3), min_size=3, max_size=3)
+    times, hysteresis = made(data.draw(row), data.draw(row)), Hysteresis(margin)
+    end = 1.0 + hysteresis.tolerated_time_noise * (1 - 1e-9)
+    kv_use = 0.9 if goal is Goal.DECODE else 0.1
+    looks = []
+    for signs in itertools.product((-1.0, 1.0), repeat=6):
+        off = end ** np.array(signs).reshape(2, 3)
+        looks.append(PhaseTimes(times.splits, times.prefill_s * off[0], times.decode_s * off[1]))
+    start = Running(data.draw(st.sampled_from(times.splits)), goal)
+    for first in random.Random(seed).sample(looks, 4):
+        after = repartition(start, first, kv_use, options, hysteresis)
+        if after.reason is not None:
+            for second in looks:
+                assert repartition(after.running, second, kv_use, options, hysteresis).reason is None
+
+
+@settings(max_examples=60)
 @given(models(), loads(), lattices(), st.data(), st.integers(0, 2**32))
 def test_a_noisy_constant_load_near_the_change_of_goal_switches_at_most_twice(
     model: PartitionModel, load: Load, lattice: Lattice, data: st.DataObject, seed: int
@@ -101,6 +125,13 @@ def test_the_load_s_noise_moves_times_no_further_than_proved(
     true = phase_times(model, load, lattice)
     for off in (seen.prefill_s / true.prefill_s, seen.decode_s / true.decode_s):
         assert (np.abs(np.log(off)) <= 3 * np.log(1 + size) + 1e-12).all()
+
+
+@given(st.floats(0.0, 1.0))
+def test_what_a_margin_tolerates_is_what_the_proof_says(margin: float) -> None:
+    hysteresis = Hysteresis(margin)
+    assert (1 + hysteresis.tolerated_time_noise) ** 4 == pytest.approx(1 + margin)
+    assert (1 + hysteresis.tolerated_load_noise) ** 12 == pytest.approx(1 + margin)
 
 
 def test_without_a_margin_the_same_noise_does_oscillate() -> None:
