@@ -24,6 +24,7 @@ from hgpu.deploy.state import Phase
 from hgpu.deploy.state_file import state_folder
 
 MOST_PASSES = 8
+ROUNDS = 6  # of one deployment
 
 
 def kept(root, name, client):
@@ -31,7 +32,7 @@ def kept(root, name, client):
     driver = Ec2Driver(waits=WAITS, clients=lambda: lambda _: client)
     plans = lambda digest: resolve(root, digest, "plan")  # noqa: E731
     keeper = driver.keeper(root, name, plans, lambda _: {}, None, lambda _: None)
-    keeper.patience = Patience(drain_s=0)
+    keeper.patience, keeper.an_hour = Patience(drain_s=0), 2 * ROUNDS
     for _ in range(MOST_PASSES):
         if keeper.look().phase is Phase.READY:
             return
@@ -40,44 +41,46 @@ def kept(root, name, client):
 
 def harmed(root, name, client, faults):
     """Take one machine away, and announce that the other one goes."""
-    by_slot = {m.slot: m.instance_id for m in read_state(state_folder(root, name)).machines}
-    client.terminate_instances(InstanceIds=[by_slot["l4-0"]])
+    ids = {m.pool: m.instance_id for m in read_state(state_folder(root, name)).machines}
+    client.terminate_instances(InstanceIds=[ids["l4"]])
     for one in faults:
-        one.notice(by_slot["a10g-spot-0"], datetime.now(UTC))
+        one.notice(ids["a10g-spot"], datetime.now(UTC))
 
 
-def round_of(root, number, clients, faults):
+def round_of(root, name, number, clients, faults):
     mine, childs = clients
-    name = f"chat-{number}x"
-    driver = Ec2Driver(waits=WAITS, clients=lambda: lambda _: mine)
-    apply(driver, plan_of(root, *OLD), root, name)
+    folder = state_folder(root, name)
+    before = len(read_state(folder).replaced)
     harmed(root, name, mine, faults)
     crashed = not killed_at(number, childs, lambda: kept(root, name, childs))
     kept(root, name, mine)
-    state, machines = read_state(state_folder(root, name)), living(mine, name)
-    row = {
+    state, machines = read_state(folder), living(mine, name)
+    ids = sorted(machine["InstanceId"] for machine in machines)
+    return {
         "crashed": crashed,
-        "slots": slots(machines),
-        "recorded": sorted(m.instance_id for m in state.machines)
-        == sorted(machine["InstanceId"] for machine in machines),
+        "pools": [slot.rpartition("-")[0] for slot in slots(machines)],
+        "recorded": sorted(m.instance_id for m in state.machines) == ids,
         "templates": len(templates(mine, name)),
-        "launches": len(state.replaced),
+        "launches": len(state.replaced) - before,
         "twice": launched_twice(mine, name),
     }
-    driver.destroy(root, name)
-    return row | {"left": leftovers(mine, name)}
 
 
 def main(folder, url):
     moto = SimpleNamespace(url=url)
     clients = [MotoServer.client(moto) for _ in range(2)]
     faults = [Faults(client) for client in clients]
-    rows = []
+    driver = Ec2Driver(waits=WAITS, clients=lambda: lambda _: clients[0])
+    rows, left = [], []
     while not rows or rows[-1]["crashed"]:
-        if len(rows) % 6 == 0:
-            MotoServer.reset(moto)
-        rows.append(round_of(folder / str(len(rows)), len(rows), clients, faults))
-    print(json.dumps(rows))
+        root, name = folder / str(len(rows)), f"chat-{len(rows)}x"
+        MotoServer.reset(moto)  # it gets slower with every machine that it remembers
+        apply(driver, plan_of(root, *OLD), root, name)
+        for _ in range(ROUNDS):
+            rows.append(round_of(root, name, len(rows), clients, faults))
+        driver.destroy(root, name)
+        left += leftovers(clients[0], name)
+    print(json.dumps({"rounds": rows, "left": left}))
 
 
 if __name__ == "__main__":
