@@ -15,7 +15,7 @@ from hgpu.commands.replanning import replan_around
 from hgpu.core.errors import InputError
 from hgpu.deploy.driver import Deployed, DeployOptions, Driver
 from hgpu.deploy.drivers import AWS
-from hgpu.deploy.ec2.apply import Launched
+from hgpu.deploy.ec2.apply import Launched, Replan
 from hgpu.deploy.ec2.diff import Action, Diff
 from hgpu.deploy.ec2.driver import Ec2Driver
 from hgpu.deploy.ec2.options import Ec2Options, Waits
@@ -62,8 +62,18 @@ def aws_deploy(plan: Plan, asked: Aws) -> tuple[Artifact[DeploymentPayload], Lau
         if not asked.yes:
             _ask(diff)
 
+    replan = replanner(asked.root) if asked.replans else None
+    launched = asked.driver.apply(plan, asked.root, asked.options, approve, replan, note)
+    payload = ec2_payload(launched, asked.options)
+    inputs = [launched.plan.as_input("plan")]
+    return save_once(asked.root, Draft("deployment", payload.name, payload, inputs=inputs)), launched
+
+
+def replanner(root: Path) -> Replan:
+    """Return what solves a plan again around closed offers, and says what that costs."""
+
     def replan(plan: Plan, closed: Sequence[tuple[ClosedOffer, int]]) -> Plan:
-        made = replan_around(asked.root, plan, {(row.offer, row.region): held for row, held in closed})
+        made = replan_around(root, plan, {(row.offer, row.region): held for row, held in closed})
         old, new = plan.payload.cost_usd_per_hour, made.payload.cost_usd_per_hour
         sign = "+" if new >= old else "-"
         note(
@@ -71,12 +81,7 @@ def aws_deploy(plan: Plan, asked: Aws) -> tuple[Artifact[DeploymentPayload], Lau
         )
         return made
 
-    launched = asked.driver.apply(
-        plan, asked.root, asked.options, approve, replan if asked.replans else None, note
-    )
-    payload = ec2_payload(launched, asked.options)
-    inputs = [launched.plan.as_input("plan")]
-    return save_once(asked.root, Draft("deployment", payload.name, payload, inputs=inputs)), launched
+    return replan
 
 
 def launch(

@@ -1,5 +1,6 @@
 """`hgpu router`: a plan's routing before its pools."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def router(
     plan: Annotated[str, typer.Argument(help="Plan: path, digest prefix, @ref or latest.")],
-    pool: Annotated[list[str], typer.Option(help="NAME=URL, once for each pool of the plan.")],
+    pool: Annotated[list[str] | None, typer.Option(help="NAME=URL, once for each pool of the plan.")] = None,
+    pools: Annotated[
+        Path | None, typer.Option(help="File of such lines beside --pool; read again on SIGHUP.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a key.")
     ] = "127.0.0.1",
@@ -31,19 +35,25 @@ def router(
 ) -> None:
     """Send each request to the pool that the plan has for its size, and its answer back untouched.
 
-    An API key is read from HGPU_API_KEY or VLLM_API_KEY; clients then must give it. SIGTERM drains.
+    An API key is read from HGPU_API_KEY or VLLM_API_KEY; clients then must give it. SIGTERM drains. SIGHUP
+    reads PLAN and --pools again: @ref and latest may mean another plan by then.
 
     Example: hgpu router latest --pool a10g-tp1=http://127.0.0.1:8001 --pool h100-tp1=http://127.0.0.1:8002
     """
     from hgpu.artifacts.resolve import resolve
     from hgpu.report.output import note
     from hgpu.runtime.completion import api_key
+    from hgpu.runtime.router.following import Followed
     from hgpu.runtime.router.process import Listen, run_router
     from hgpu.runtime.router.router import RouterOptions
     from hgpu.runtime.router.table import table_of
-    from hgpu.runtime.router.urls import urls_of
+    from hgpu.runtime.router.urls import urls_of, words_of
 
-    artifact = resolve(results, plan, "plan")
+    def read() -> Followed:
+        artifact = resolve(results, plan, "plan")
+        words = [*(pool or ()), *(words_of(pools) if pools else ())]
+        return Followed(table_of(artifact.payload), urls_of(words), artifact.short)
+
     options = RouterOptions(retry, drain, bytes_per_token=bytes_per_token)
     listen = Listen(host, port, metrics_port)
-    run_router(table_of(artifact.payload), urls_of(pool), options, listen, api_key(), note)
+    run_router(read, options, listen, api_key(), note)

@@ -56,7 +56,7 @@ def first_aim(plan: Plan, root: Path, options: Ec2Options, reach: Reach) -> Aim:
         name=name, lineage=reach.lineage(), phase=Phase.DESTROYED
     )
     world = look(reach.clients, _regions(recorded, pools), name)
-    _refuse_foreign(recorded, world)
+    refuse_foreign(recorded, world)
     state = refreshed(recorded, world, hidden(recorded, world, reach.clients, reach.waits))
     return _aim(recorded, state, pools, plan, options, world, reach)
 
@@ -81,6 +81,7 @@ def _aim(
         update={
             "closed": still_closed(state.closed, reach.now()),
             "private_addresses": options.private_addresses,
+            "chosen": options.chosen,
         }
     )
     price_date = min(pool.row.price_date for pool in pools)
@@ -91,7 +92,7 @@ def _regions(state: Ec2State, pools: Sequence[WantedPool]) -> list[str]:
     return sorted({*state.regions, *(pool.row.region for pool in pools)})
 
 
-def _refuse_foreign(state: Ec2State, world: World) -> None:
+def refuse_foreign(state: Ec2State, world: World) -> None:
     """Machines that another state launched are of somebody else's hgpu, or of a state that was lost."""
     living = world.foreign(state.lineage)
     if living:

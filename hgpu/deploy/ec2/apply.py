@@ -85,7 +85,7 @@ class Apply:
         """Solve again; where that is no way out, say what is closed and until when beside why."""
         assert self.replan is not None
         try:
-            return self.replan(plan, [(row, _held(state, row)) for row in state.closed])
+            return self.replan(plan, [(row, held(state, row)) for row in state.closed])
         except Infeasible as none:
             why = f"{error.closed.reason}; closed until {error.closed.until}; {none.what}: {none.why}"
             raise Infeasible(error.what, why, none.fix) from none
@@ -108,7 +108,7 @@ class Apply:
             self.progress(f"`hgpu destroy {rollout.state.name} --target aws` takes them down")
 
 
-def _held(state: Ec2State, closed: ClosedOffer) -> int:
+def held(state: Ec2State, closed: ClosedOffer) -> int:
     """Return how many machines of a closed offer the deployment has already."""
     mine = [m for m in state.machines if (m.offer, m.region) == (closed.offer, closed.region)]
     living = (Step.LAUNCHING, Step.UP)

@@ -10,10 +10,12 @@ from hgpu.core.errors import InputError, UnknownName
 from hgpu.deploy.driver import DeploymentStatus, Destroyed, Progress
 from hgpu.deploy.ec2.aim import Plan, Reach, first_aim
 from hgpu.deploy.ec2.apply import Apply, Approve, Launched, Replan
+from hgpu.deploy.ec2.budget import Caps
 from hgpu.deploy.ec2.clients import Clients, boto3_clients
 from hgpu.deploy.ec2.destroy import take_away
 from hgpu.deploy.ec2.diff import Diff
 from hgpu.deploy.ec2.engines import Addresses, private_urls
+from hgpu.deploy.ec2.keep import Keeper
 from hgpu.deploy.ec2.options import Ec2Options, Waits, require_region
 from hgpu.deploy.ec2.state import Ec2State, read_state, recorded_names
 from hgpu.deploy.ec2.status import status_of
@@ -62,6 +64,20 @@ class Ec2Driver:
         with `replan`; without it, OfferClosed is raised. Whatever fails, the same call again goes on.
         """
         return Apply(root, options, self._reach(), replan, progress).run(plan, approve)
+
+    def keeper(
+        self,
+        root: Path,
+        name: str,
+        plans: Callable[[str], Plan],
+        caps: Callable[[Plan], Caps],
+        replan: Replan | None,
+        progress: Progress,
+    ) -> Keeper:
+        """Return what keeps a deployment as its plan says. Raises UnknownName where there is none."""
+        if name not in self.names(root):
+            raise UnknownName("deployment on aws", name, self.names(root))
+        return Keeper(root, name, self._reach(), plans, caps, replan, progress)
 
     def status(
         self, root: Path, name: str | None = None, include_destroyed: bool = False

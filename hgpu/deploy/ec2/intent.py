@@ -32,10 +32,11 @@ def intended(state: Ec2State, wanted: Sequence[WantedPool], plan_digest: str, wo
     """Return the state to reach: what stays, what takes a lost machine's place, what is new, what leaves."""
     leaving = [m for m in state.machines if m.step is Step.TERMINATING]
     rest = [m for m in state.machines if m.step is not Step.TERMINATING]
+    able = [m for m in rest if m.cordon is None]
     kept: list[MachineState] = []
     short: list[WantedPool] = []
     for pool in wanted:
-        mine = sorted((m for m in rest if m.template == pool.template), key=_rank)[: pool.count]
+        mine = sorted((m for m in able if m.template == pool.template), key=_rank)[: pool.count]
         kept += [_stays(machine, pool) for machine in mine]
         short += [pool] * (pool.count - len(mine))
     generation = _generation(state, world) + 1 if short else state.generation
@@ -83,7 +84,12 @@ def _seen(machine: MachineState, world: World, hidden: set[str]) -> MachineState
 def _stays(machine: MachineState, pool: WantedPool) -> MachineState:
     """A lost machine's slot gets another attempt, under a token that EC2 hasn't seen."""
     if machine.step is Step.LOST:
-        update = {"step": Step.PLANNED, "attempt": machine.attempt + 1, "instance_id": None}
+        update = {
+            "step": Step.PLANNED,
+            "attempt": machine.attempt + 1,
+            "instance_id": None,
+            "watched": None,
+        }
     elif machine.step is Step.LEAVING:
         update = {"step": Step.LAUNCHING}  # it may have been up or not: its health is looked at again
     else:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from hgpu.core.errors import InputError
+from hgpu.deploy.ec2.state import Chosen
 from hgpu.deploy.render.document import RenderOptions
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,3}-[0-9]{1,2}")
@@ -45,6 +46,17 @@ class Ec2Options:
     subnet: str | None = None
     private_addresses: bool = False
     keep_on_failure: bool = False
+
+    @property
+    def chosen(self) -> Chosen:
+        """What the state keeps of this, so that more machines can be launched alike."""
+        render = self.render
+        return Chosen(
+            image=render.image,
+            secret=render.secret,
+            security_groups=list(self.security_groups),
+            subnet=self.subnet,
+        )
 
     def __post_init__(self) -> None:
         for group in self.security_groups:

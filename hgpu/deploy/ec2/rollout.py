@@ -48,10 +48,10 @@ class Rollout:
 
         Raises OfferClosed where an offer can't be had, EngineError naming the machine that doesn't come up.
         """
-        self._make_templates()
+        self.make_templates()
         for machine in self.state.at(Step.PLANNED, Step.LAUNCHING):
             if machine.instance_id is None:
-                self._launch(machine)
+                self.launch(machine)
         self._await_up()
 
     def release(self) -> None:
@@ -62,7 +62,7 @@ class Rollout:
         if unknown:
             self.progress(f"terminating {len(unknown)} machines that the state doesn't know")
             terminated_ids({i.id: i.region for i in unknown}, self.reach.clients, self.reach.waits)
-        self._drop_templates()
+        self.drop_templates()
 
     def settle(self, phase: Phase) -> None:
         """Record what has become of the deployment."""
@@ -91,7 +91,8 @@ class Rollout:
         """Write the state down and go on with it."""
         self.state = write_state(self.folder, state)
 
-    def _make_templates(self) -> None:
+    def make_templates(self) -> None:
+        """Create the launch templates that are wanted and aren't there."""
         regions = sorted({pool.row.region for pool in self.pools})
         there = {t.name: t for r in regions for t in existing(self.state, r, self.reach.clients(r))}
         for pool in self.pools:
@@ -99,7 +100,8 @@ class Rollout:
             if with_template(self.state, template) != self.state:
                 self.save(with_template(self.state, template))
 
-    def _launch(self, machine: MachineState) -> None:
+    def launch(self, machine: MachineState) -> None:
+        """Launch a machine, the intent written before. Raises OfferClosed where its offer can't be had."""
         closed = closed_for(machine, still_closed(self.state.closed, self.reach.now()))
         if closed is not None:
             raise OfferClosed(closed)
@@ -145,7 +147,8 @@ class Rollout:
             "read their console output, allow more --timeout, or deploy again",
         )
 
-    def _drop_templates(self) -> None:
+    def drop_templates(self) -> None:
+        """Delete the launch templates that nothing wanted runs from."""
         needed = {pool.template for pool in self.pools}
         for region in self.state.regions:
             found = existing(self.state, region, self.reach.clients(region))

@@ -27,10 +27,41 @@ class Step(StrEnum):
     TERMINATING = "terminating"  # TerminateInstances was called, or is about to be
 
 
+class Rung(StrEnum):
+    """Where a machine stands on the ladder of health."""
+
+    STARTING = "starting"  # not ready yet, and not for too long
+    READY = "ready"  # EC2's checks pass, and its engines are healthy where they are asked
+    DEGRADED = "degraded"  # was ready, and hasn't been for less time than is waited
+    FAILED = "failed"  # stopped, or not ready for too long
+
+
+class Watched(Strict):
+    """What the supervisor saw of a machine last: its rung, since when (ISO 8601), and why."""
+
+    rung: Rung
+    since: str
+    why: str = ""
+
+
+class Cordon(Strict):
+    """Why a machine gets no new requests and goes, since when, and by when at the latest.
+
+    `notice` where EC2 takes it away whatever becomes of its health; `served` where it had been ready.
+    """
+
+    why: str
+    at: str
+    until: str | None = None
+    notice: bool = False
+    served: bool = True
+
+
 class MachineState(Strict):
     """One machine. `generation` and `attempt` tell it from those that had its slot before.
 
-    `template` is the name of its launch template, which holds a digest of all that it runs.
+    `template` is the name of its launch template, which holds a digest of all that it runs. `watched` and
+    `cordon` are the supervisor's.
     """
 
     slot: str
@@ -45,6 +76,8 @@ class MachineState(Strict):
     attempt: int = 1
     instance_id: str | None = None
     step: Step = Step.PLANNED
+    watched: Watched | None = None
+    cordon: Cordon | None = None
 
 
 class TemplateState(Strict):
@@ -65,11 +98,20 @@ class ClosedOffer(Strict):
     reason: str
 
 
+class Chosen(Strict):
+    """What the user chose of the machines, beside the plan: a supervisor launches them alike."""
+
+    image: str
+    secret: str
+    security_groups: list[str]
+    subnet: str | None
+
+
 class Ec2State(Strict):
     """A deployment on EC2. `generation` grows with every plan that adds machines, and never falls.
 
     `lineage` is drawn where a state begins and kept over all that follows: machines with the deployment's
-    name and another lineage are another state's.
+    name and another lineage are another state's. `replaced` has when the supervisor launched replacements.
     """
 
     name: str
@@ -83,6 +125,8 @@ class Ec2State(Strict):
     templates: list[TemplateState] = Field(default_factory=list)
     closed: list[ClosedOffer] = Field(default_factory=list)
     private_addresses: bool = False
+    chosen: Chosen | None = None
+    replaced: list[str] = Field(default_factory=list)
     updated_at: str = ""
 
     def with_machines(self, changed: Iterable[MachineState]) -> "Ec2State":

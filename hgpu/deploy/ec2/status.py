@@ -112,6 +112,8 @@ def _drift(state: Ec2State, world: World, good: set[str], slots: Sequence[SlotSt
 def _strays_from(machine: MachineState, found: Instance | None, good: set[str]) -> str:
     """Say how a machine differs from its record; nothing where it doesn't."""
     name = f"{machine.slot} ({machine.instance_id or 'never launched'})"
+    if machine.cordon is not None and machine.step is Step.LEAVING:
+        return f"{name} is cordoned: {machine.cordon.why}"
     if machine.step not in _WANTED:
         return f"{name} should be gone, and is {found.state}" if found is not None and found.living else ""
     if found is None:

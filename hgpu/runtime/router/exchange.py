@@ -9,11 +9,12 @@ break is passed on as a break: the client must learn that its answer isn't whole
 import asyncio
 import re
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from hgpu.runtime.router.reply import reply
 from hgpu.runtime.router.request import Request
+from hgpu.runtime.router.size import Size
+from hgpu.runtime.router.table import Table
 from hgpu.runtime.router.upstream import Connection, Pool, connect
 
 if TYPE_CHECKING:
@@ -42,14 +43,13 @@ class Client(Protocol):
 
 
 class Exchange:
-    """A request in flight. Where its prompt has `text_bytes`, the answer may tell how many tokens that is."""
+    """A request in flight. Where its prompt is text, the answer may tell how many tokens that is."""
 
-    def __init__(
-        self, router: "Router", client: Client, request: Request, order: Sequence[int], text_bytes: int = 0
-    ) -> None:
+    def __init__(self, router: "Router", client: Client, request: Request, size: Size, tier: str) -> None:
         self._router, self._client, self._request = router, client, request
-        self._order = [router.pools[number] for number in order]
-        self._text_bytes = text_bytes
+        self._size, self._tier = size, tier
+        self._table: Table | None = None  # that the order is of
+        self._order: list[Pool] = []
         self._left: list[Pool] = []  # of this round
         self._started_s = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
@@ -64,6 +64,9 @@ class Exchange:
     def start(self) -> None:
         """Try all pools in their order, those that answer first."""
         self._timer = None
+        if self._table is not self._router.table:  # the first round, or another plan since
+            self._table = self._router.table
+            self._order = self._router.order(self._size, self._tier)
         self._left = sorted(self._order, key=lambda pool: not pool.healthy)
         self._next()
 
@@ -107,7 +110,7 @@ class Exchange:
         self._over = True
         counted = _PROMPT_TOKENS.findall(self._tail)
         if counted:
-            self._router.learn(self._text_bytes, int(counted[-1]))
+            self._router.learn(self._size.text_bytes, int(counted[-1]))
         self._client.finish(keep_alive and self._request.keep_alive)
 
     def failed(self, stale: bool) -> None:
@@ -118,7 +121,7 @@ class Exchange:
             self._over = True
             self._router.metrics.broken.labels(pool.name).inc()
             self._client.break_off()
-        elif stale:  # the server had closed an idle connection: no fault of its
+        elif stale and not pool.leaving:  # the server had closed an idle connection: no fault of its
             self._send(pool)
         else:
             self._failed(pool)
@@ -135,10 +138,11 @@ class Exchange:
 
     def _keep(self, data: bytes) -> None:
         """Keep the end of the answer, where engines count tokens, if there is anything to learn from it."""
-        if self._text_bytes:
+        if self._size.text_bytes:
             self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def _next(self) -> None:
+        self._left = [pool for pool in self._left if not pool.leaving]
         if self._left:
             self._send(self._left.pop(0))
         elif self._time_left():

@@ -212,7 +212,7 @@ class Front(asyncio.Protocol):
             known = ", ".join(sorted(router.table.tiers - {""})) or "none"
             raise Refused(400, f"no tier has the name '{tier}'; the plan's: {known}")
         size = size_of(request.body) if request.path in SIZED else Size(0, 0, None)
-        return Exchange(router, self, request, router.order(size, tier), size.text_bytes)
+        return Exchange(router, self, request, size, tier)
 
     def _refuse(self, refused: Refused) -> None:
         """Answer what can't be read on, after which the connection ends."""

@@ -13,7 +13,7 @@ _FIRST_BYTE_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 class Metrics:
     """One router's metrics, in a registry of its own."""
 
-    def __init__(self, pools: Iterable[Pool]) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._answers = Counter(
             "hgpu_router_answers",
@@ -50,16 +50,43 @@ class Metrics:
             "Bytes of prompt text that count as a token.",
             registry=self.registry,
         )
-        in_flight = Gauge("hgpu_router_in_flight", "Requests at a pool.", ["pool"], registry=self.registry)
-        healthy = Gauge("hgpu_router_healthy", "1 where a pool answers.", ["pool"], registry=self.registry)
+        self._rereads = Counter(
+            "hgpu_router_plan_rereads",
+            "Plans that were read again, by outcome: followed or refused.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._in_flight = Gauge(
+            "hgpu_router_in_flight", "Requests at a pool.", ["pool"], registry=self.registry
+        )
+        self._healthy = Gauge(
+            "hgpu_router_healthy", "1 where a pool answers.", ["pool"], registry=self.registry
+        )
+
+    def stand_before(self, pools: Iterable[Pool], leaving: Iterable[Pool]) -> None:
+        """Tell of these pools from now on; of those that leave, only what is still in flight."""
+        self._in_flight.clear()
+        self._healthy.clear()
+        at: dict[str, list[Pool]] = {}
+        for pool in (*pools, *leaving):
+            at.setdefault(pool.name, []).append(pool)
+        for name, ones in at.items():
+            self._in_flight.labels(name).set_function(partial(_in_flight, ones))
         for pool in pools:
-            in_flight.labels(pool.name).set_function(partial(getattr, pool, "in_flight"))
-            healthy.labels(pool.name).set_function(partial(getattr, pool, "healthy"))
+            self._healthy.labels(pool.name).set_function(partial(getattr, pool, "healthy"))
             self.retries.labels(pool.name)
             self.broken.labels(pool.name)
+
+    def reread(self, outcome: str) -> None:
+        """Count a plan that was read again."""
+        self._rereads.labels(outcome).inc()
 
     def answered(self, pool: str, status: int, seconds: float) -> None:
         """Count an answer that begins, that many seconds after its request."""
         self._answers.labels(pool, status).inc()
         if pool:
             self._first_byte_s.labels(pool).observe(seconds)
+
+
+def _in_flight(pools: Iterable[Pool]) -> int:
+    return sum(pool.in_flight for pool in pools)

@@ -1,15 +1,15 @@
 """The router at work: what its connections share, its probes of the pools, and its end."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from hgpu.core.errors import InputError
 from hgpu.runtime.health import is_healthy
+from hgpu.runtime.router.following import Followed
 from hgpu.runtime.router.front import Front
 from hgpu.runtime.router.metrics import Metrics
 from hgpu.runtime.router.size import Size
-from hgpu.runtime.router.table import Table
+from hgpu.runtime.router.table import ANY_TIER, Table
 from hgpu.runtime.router.upstream import Pool, pool_at
 
 FAILURES = 2  # of probes in a row, until a pool counts as ill
@@ -29,49 +29,74 @@ class RouterOptions:
 
 
 class Router:
-    """Shared by all connections. `urls` has one URL for each of the table's pools."""
+    """Shared by all connections. It follows one plan at a time."""
 
     def __init__(
         self,
-        table: Table,
-        urls: Mapping[str, str],
+        plan: Followed,
         options: RouterOptions,
         key: str | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        require_same(table.pools, urls)
-        self.table, self.options, self.note = table, options, note
+        self.options, self.note = options, note
         self.key = key.encode() if key else b""
-        self.pools = [pool_at(name, urls[name]) for name in table.pools]
-        self.metrics = Metrics(self.pools)
+        self.pools: list[Pool] = []
+        self.metrics = Metrics()
         self.metrics.bytes_per_token.set(options.bytes_per_token)
         self.clients: set[Front] = set()
         self.draining = False
         self._bytes_per_token = options.bytes_per_token
         self._idle = asyncio.Event()
-        self._urls = [urls[name] for name in table.pools]
+        self._leaving: list[Pool] = []  # of earlier plans; streams of theirs may be under way
+        self._probes: dict[Pool, asyncio.Task[None]] | None = None
+        self.follow(plan)
+
+    @property
+    def table(self) -> Table:
+        """The routing table of the plan that is followed."""
+        return self.plan.table
+
+    def follow(self, plan: Followed) -> None:
+        """Send what comes from now on as a plan says.
+
+        A pool of the same name and place stays as it is. Answers that have begun come to their end where
+        they are, also from a pool that the plan doesn't have; requests without one take the new way.
+        """
+        fresh = [pool_at(name, plan.urls[name]) for name in plan.table.pools]
+        known = {(pool.name, pool.url): pool for pool in self.pools}
+        pools = [known.get((pool.name, pool.url), pool) for pool in fresh]
+        left = [pool for pool in self.pools if pool not in pools]
+        for pool in left:
+            pool.leave()
+        self._leaving = [pool for pool in (*self._leaving, *left) if pool.in_flight]
+        self.plan, self.pools = plan, pools
+        self.metrics.stand_before(pools, self._leaving)
+        if self._probes is not None:
+            self._probe_all(self._probes)
 
     async def serve(self, host: str, port: int, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then take no more connections and answer what has come."""
         self.loop = asyncio.get_running_loop()
         server = await self.loop.create_server(lambda: Front(self), host, port, backlog=4096)
-        probes = [self.loop.create_task(self._probe(number)) for number in range(len(self.pools))]
+        probes = self._probes = {}
         try:
+            self._probe_all(probes)
             self.note(f"routing on http://{host}:{server.sockets[0].getsockname()[1]}")
             await stop.wait()
             server.close()
             await self._drained()
         finally:
-            for probe in probes:
+            for probe in probes.values():
                 probe.cancel()
-            await asyncio.gather(*probes, return_exceptions=True)
+            await asyncio.gather(*probes.values(), return_exceptions=True)
 
-    def order(self, size: Size, tier: str) -> list[int]:
-        """Return the pools to try for a request of that size."""
+    def order(self, size: Size, tier: str) -> list[Pool]:
+        """Return the pools to try for a request of that size; the mix, where a new plan lacks its tier."""
         tokens = size.input_tokens(self._bytes_per_token)
         if self.table.beyond(tokens):
             self.metrics.beyond_plan.inc()
-        return self.table.order(tokens, size.max_tokens, tier)
+        tier = tier if tier in self.table.tiers else ANY_TIER
+        return [self.pools[number] for number in self.table.order(tokens, size.max_tokens, tier)]
 
     def learn(self, text_bytes: int, prompt_tokens: int) -> None:
         """Move bytes per token towards what an engine has counted."""
@@ -104,11 +129,18 @@ class Router:
             except TimeoutError:
                 self.note(f"{len(self.clients)} requests aren't answered after {self.options.drain_s:g} s")
 
-    async def _probe(self, number: int) -> None:
-        pool, url = self.pools[number], self._urls[number]
+    def _probe_all(self, probes: dict[Pool, asyncio.Task[None]]) -> None:
+        """Probe the pools that the plan has, and no others."""
+        for pool in [pool for pool in probes if pool not in self.pools]:
+            probes.pop(pool).cancel()
+        for pool in self.pools:
+            if pool not in probes:
+                probes[pool] = self.loop.create_task(self._probe(pool))
+
+    async def _probe(self, pool: Pool) -> None:
         failures = 0
         while True:
-            answers = await asyncio.to_thread(is_healthy, url)
+            answers = await asyncio.to_thread(is_healthy, pool.url)
             failures = 0 if answers else failures + 1
             if answers and not pool.healthy:
                 self.note(f"{pool.name}: answers again")
@@ -116,18 +148,3 @@ class Router:
             if failures >= FAILURES:
                 self.ill(pool, f"/health failed {FAILURES} times")
             await asyncio.sleep(self.options.probe_s)
-
-
-def require_same(pools: tuple[str, ...], urls: Mapping[str, str]) -> None:
-    """Raise InputError unless there is a URL for each pool, and for nothing else."""
-    missing, unknown = sorted(set(pools) - set(urls)), sorted(set(urls) - set(pools))
-    if missing or unknown:
-        raise InputError(
-            "the pools' URLs don't match the plan",
-            "; ".join(
-                f"{what} {', '.join(names)}"
-                for what, names in (("missing:", missing), ("not in it:", unknown))
-                if names
-            ),
-            "give --pool NAME=URL once for each pool of `hgpu show PLAN`",
-        )

@@ -23,14 +23,16 @@ class Reader(Protocol):
         """Hear that no more will come; `stale` where a connection that had been idle said nothing at all."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pool:
     """One pool's server: where it is, whether it answers, and what it is at."""
 
     name: str
+    url: str
     host: str
     port: int
     healthy: bool = True
+    leaving: bool = False  # the plan doesn't have it any more
     in_flight: int = 0
     idle: list["Connection"] = field(default_factory=list)
 
@@ -39,11 +41,18 @@ class Pool:
         """The value of the `Host` header."""
         return f"{self.host}:{self.port}".encode()
 
+    def leave(self) -> None:
+        """Take no more requests, and close the connections that nothing is at."""
+        self.leaving = True
+        for connection in list(self.idle):
+            connection.transport.close()
+        self.idle.clear()
+
 
 def pool_at(name: str, url: str) -> Pool:
     """Return a pool by its URL."""
     where = urlsplit(url)
-    return Pool(name, where.hostname or "", where.port or 80)
+    return Pool(name, url, where.hostname or "", where.port or 80)
 
 
 class Connection(asyncio.Protocol):
@@ -130,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, keep_alive: bool) -> None:
         reader, self._reader = cast(Reader, self._reader), None
-        if keep_alive and not self.transport.is_closing():
+        if keep_alive and not self.transport.is_closing() and not self.pool.leaving:
             self._reused = True
             self.hold(False)
             self.pool.idle.append(self)

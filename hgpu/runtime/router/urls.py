@@ -1,6 +1,7 @@
-"""Pools and their URLs, as the command line gives them."""
+"""Pools and their URLs, as the command line or a file gives them."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from hgpu.core.errors import InputError
@@ -15,10 +16,20 @@ def urls_of(words: Iterable[str]) -> dict[str, str]:
             raise InputError(
                 f"bad pool '{word}'",
                 "the name was given before" if name in urls else "it isn't NAME=http://HOST:PORT",
-                "give --pool NAME=URL once for each pool of the plan",
+                "give NAME=URL once for each pool of the plan",
             )
         urls[name] = url
     return urls
+
+
+def words_of(path: Path) -> list[str]:
+    """Return the `NAME=URL` lines of a file; empty ones and those that begin with # say nothing."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"can't read the pools' URLs from {path}", why, "see --pools") from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def _usable(url: str) -> bool:

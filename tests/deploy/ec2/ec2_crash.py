@@ -131,4 +131,5 @@ def main(folder, url):
     print(json.dumps(rounds))
 
 
-main(Path(sys.argv[1]), sys.argv[2])
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -79,6 +79,46 @@ def test_a_life_from_the_command_line(run, ec2, plan, tmp_path):
     assert local.returncode == 0 and "nothing is deployed" in local.stdout
 
 
+def test_a_deployment_is_supervised_until_it_is_destroyed(run, moto, ec2, plan, tmp_path):
+    aws = ("--target", "aws")
+    assert run("deploy", plan.short, *aws, "--name", "chat", "--yes").returncode == 0
+    ec2.terminate_instances(InstanceIds=[living(ec2)[0]["InstanceId"]])
+    held = run("supervise", "chat", *aws, "--once", "--replacements", "0")
+    assert held.returncode == 4 and "held back: 0 of 0 an hour" in held.stderr and len(living(ec2)) == 1
+    launched = run("supervise", "chat", *aws, "--once")
+    assert launched.returncode == 4 and "launching" in launched.stderr and len(living(ec2)) == 2
+    assert run("supervise", "chat", *aws, "--once").returncode == 0
+    assert run("status", *aws).returncode == 0
+    words = [sys.executable, "-m", "hgpu", "supervise", "chat", *aws, "--every", "1"]
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=moto.environment | SECRETS, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        ec2.terminate_instances(InstanceIds=[living(ec2)[0]["InstanceId"]])
+        while "is i-" not in (line := process.stderr.readline()):
+            assert line
+        assert run("destroy", "chat", *aws).returncode == 0 and leftovers(ec2) == []
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert not any(CANARY in text for text in (said, *run.said, *everything_in(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("nobody", "--target", "aws"), "unknown deployment on aws 'nobody'"),
+        (("chat", "--once", "--drain", "0"), "--once, --drain: of a deployment on aws"),
+        (("chat", "--target", "kubernetes"), "nothing supervises on 'kubernetes'"),
+    ],
+)
+def test_what_nothing_supervises_is_refused(run, words, why):
+    refused = run("supervise", *words)
+    assert refused.returncode == 2 and why in refused.stderr
+
+
 def test_errors_tell_no_secret(run, plan):
     failed = run("deploy", plan.short, "--target", "aws", "--yes", "--security-group", "sg-0123456789abcdef0")
     assert failed.returncode == 1 and "EC2 refused RunInstances: InvalidGroup.NotFound" in failed.stderr

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ec2_cases import apply, driver, leftovers, living, plan_of, pool, templates
 
+from hgpu.artifacts.resolve import resolve
 from hgpu.deploy.ec2.clients import POLICY
+from hgpu.deploy.state import Phase
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,6 +33,12 @@ def test_the_policy_is_exactly_what_a_whole_life_calls(moto, ec2, tmp_path):
     ec2.terminate_instances(InstanceIds=[living(ec2)[0]["InstanceId"]])
     aws.status(tmp_path)
     apply(aws, old, tmp_path)
+    keeper = aws.keeper(
+        tmp_path, "chat", lambda digest: resolve(tmp_path, digest, "plan"), lambda _: {}, None, print
+    )
+    ec2.terminate_instances(InstanceIds=[living(ec2)[0]["InstanceId"]])
+    while keeper.look().phase is not Phase.READY:
+        pass
     apply(aws, plan_of(tmp_path, pool("l40s", 1)), tmp_path)
     spec = [{"ResourceType": "volume", "Tags": [{"Key": "hgpu:deployment", "Value": "chat"}]}]
     ec2.create_volume(AvailabilityZone="us-east-1a", Size=1, TagSpecifications=spec)

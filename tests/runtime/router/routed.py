@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from hgpu.artifacts.payloads.plan import RoutingRow
+from hgpu.runtime.router.following import Followed
 from hgpu.runtime.router.router import Router, RouterOptions
 from hgpu.runtime.router.table import Table
 
@@ -125,12 +126,12 @@ async def routing(*answers, rows=None, limits=None, key=None, **options):
     )
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
     said = asyncio.Queue()
-    router = Router(table, urls, RouterOptions(**options), key, said.put_nowait)
+    router = Router(Followed(table, urls, "first"), RouterOptions(**options), key, said.put_nowait)
     stop = asyncio.Event()
     serving = asyncio.create_task(router.serve("127.0.0.1", 0, stop))
     url = await said.get()
     running = Running(router, int(url.rpartition(":")[2]), backends, stop, serving)
-    running.servers = servers
+    running.servers, running.urls, running.said = servers, urls, said
     try:
         yield running
     finally:

@@ -12,6 +12,7 @@ from hgpu.artifacts.store import Draft, save
 from hgpu.bench.mock_process import mock_server
 from hgpu.core.errors import InputError
 from hgpu.runtime.completion import complete
+from hgpu.runtime.router.following import Followed
 from hgpu.runtime.router.process import Listen, run_router
 from hgpu.runtime.router.router import RouterOptions
 from hgpu.runtime.router.table import Table
@@ -39,12 +40,13 @@ def test_bad_pools_are_named(words):
 @pytest.mark.parametrize("urls", [{}, {"a": "http://x:1", "c": "http://x:2"}])
 def test_pools_must_be_those_of_the_plan(urls):
     with pytest.raises(InputError, match="don't match"):
-        run_router(Table("ab", (1, 1), [row({"a": 1.0})]), urls, RouterOptions(), Listen(), None, print)
+        Followed(Table("ab", (1, 1), [row({"a": 1.0})]), urls)
 
 
 def test_without_a_key_it_stays_on_this_machine():
+    plan = Followed(Table("a", (1,), []), {"a": "http://x:1"})
     with pytest.raises(InputError, match="no API key"):
-        run_router(Table("a", (1,), []), {"a": "http://x:1"}, RouterOptions(), Listen("0.0.0.0"), None, print)
+        run_router(lambda: plan, RouterOptions(), Listen("0.0.0.0"), None, print)
 
 
 def test_the_command_routes_and_drains_and_never_says_its_key(tmp_path, monkeypatch):
