@@ -10,6 +10,7 @@ from hgpu.artifacts.store import Artifact
 from hgpu.catalog.offers import load_offers
 from hgpu.commands.asking import ask
 from hgpu.commands.failures import raise_failed
+from hgpu.commands.interrupts import terminated_as_interrupted
 from hgpu.commands.profile_request import Request
 from hgpu.core.errors import InputError
 from hgpu.deploy.cloud.fanout import Fleet
@@ -83,7 +84,8 @@ def profile_in_cloud(
     note(cost)
     if not asked.yes:
         ask(cost, "read what it may cost, and add --yes")
-    outcomes = fleet.run(jobs, request.root, note)
+    with terminated_as_interrupted():
+        outcomes = fleet.run(jobs, request.root, note)
     profiles = [profile for job in jobs for profile in outcomes[job.name].profiles]
     errors = {
         job.machine.instance_type: error for job in jobs if (error := outcomes[job.name].error) is not None

@@ -87,6 +87,8 @@ def profile(
     )
     if on:
         artifacts = profile_in_cloud(spec, gpu, request, rented)
+        if sweep and not json:
+            return
     else:
         refuse_without_on(rented)
         artifacts = profile_points(spec, gpu, request)
