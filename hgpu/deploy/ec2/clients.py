@@ -8,6 +8,7 @@ from hgpu.core.errors import HgpuError, InputError
 
 Clients = Callable[[str], Any]  # from a region to boto3's client of EC2 there
 
+POLICIES = "docs/iam/deploy-aws.json has what deployments need, profile-aws.json what profiling needs"
 REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 TRIES = 8  # of a call: throttling and passing faults are botocore's to repeat
 
@@ -56,9 +57,7 @@ def refusal(operation: str, code: str, message: str) -> HgpuError:
     return HgpuError(
         f"EC2 refused {operation}: {code}",
         "the account's policy doesn't allow it" if barred else message,
-        "docs/iam has the policies that hgpu needs"
-        if barred
-        else "mend that, and run the same command again",
+        POLICIES if barred else "mend that, and run the same command again",
     )
 
 
