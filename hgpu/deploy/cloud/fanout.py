@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hgpu.core.errors import HgpuError
+from hgpu.core.errors import HgpuError, InputError
 from hgpu.deploy.cloud.bucket import Bucket
 from hgpu.deploy.cloud.job import CloudJob
 from hgpu.deploy.cloud.machine import sweep
@@ -43,7 +43,7 @@ class Fleet:
         cloud = self._cloud(jobs)
         for place in {(job.machine.region, job.options.store): job for job in jobs}.values():
             cloud.bucket(place).require()
-        self.sweep(sorted({job.machine.region for job in jobs}), say)
+        self._sweep_first(sorted({job.machine.region for job in jobs}), say)
         with ThreadPoolExecutor(max_workers=max(1, len(jobs))) as pool:
             futures = {
                 job.name: pool.submit(_outcome, Work(job, root, cloud, _by_name(job, say))) for job in jobs
@@ -67,6 +67,15 @@ class Fleet:
             for ident in unread:
                 say(f"{ident} in {region} has no deadline that can be read, and is left alone: look at it")
         return gone
+
+    def _sweep_first(self, regions: Sequence[str], say: Say) -> None:
+        """Sweep; where another's machine can't be taken away, that is told and doesn't stand in the way."""
+        try:
+            self.sweep(regions, say)
+        except InputError:
+            raise
+        except HgpuError as error:
+            say(f"machines past their deadline may still run: {error}")
 
     def _cloud(self, jobs: Sequence[CloudJob]) -> Cloud:
         """Return what reaches AWS; its clients are made here, as making them is not for threads."""

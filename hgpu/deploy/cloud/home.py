@@ -7,6 +7,7 @@ unpacked to, and only profiles of what was asked for are taken.
 import re
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _unpacked(packed: Path, target: Path) -> list[Path]:
                 assert stream is not None  # it is a regular file
                 (path / match["file"]).write_bytes(stream.read())
                 folders.add(path)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise HgpuError("what a machine sent can't be unpacked", str(error), "profile again") from error
     return sorted(path for path in folders if (path / MANIFEST).is_file())
 

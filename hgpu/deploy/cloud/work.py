@@ -25,6 +25,7 @@ from hgpu.deploy.lock import locked
 from hgpu.deploy.state_file import state_folder
 
 TRIES = 3
+SAY_EVERY = timedelta(minutes=5)
 Say = Callable[[str], None]
 
 
@@ -153,7 +154,8 @@ class Work:
 
     def _awaited(self) -> MachineStatus:
         """Wait until the machine has said how it ended. Raises EngineError where it ends without a word."""
-        hidden_until = self.cloud.now() + timedelta(seconds=self.cloud.waits.visible_s)
+        began = said = self.cloud.now()
+        hidden_until = began + timedelta(seconds=self.cloud.waits.visible_s)
         while True:
             # Whether it runs is asked first: what it says last, it says before it ends.
             found = seen(self.state, self._client)
@@ -165,6 +167,9 @@ class Work:
                 raise self._silent(f"its deadline, {self.state.deadline}, is over")
             if (found is None and now >= hidden_until) or (found is not None and not found.living):
                 raise self._silent(f"it is {_how(found)}")
+            if now >= said + SAY_EVERY:
+                said = now
+                self.say(f"at work for {(now - began) // timedelta(minutes=1)} minutes")
             if self.cloud.stop.wait(self.cloud.waits.poll_s):
                 raise self._stopped()
 

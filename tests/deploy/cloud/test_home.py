@@ -34,6 +34,7 @@ def hostile():
         "another digest": {**sent(good), "status.json": status_of(b"something else")},
         "no tar": sent(b"not a tar"),
         "cut short": sent(good[: len(good) // 2]),
+        "garbled": sent(good[:40] + bytes(byte ^ 0x55 for byte in good[40:])),
         "edited": sent(damaged(job.points)),
         "another GPU": sent(packed(other.points)),
         "another model": sent(packed(job.points, model="Qwen/Qwen3-8B")),

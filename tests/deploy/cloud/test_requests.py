@@ -10,7 +10,10 @@ from hgpu.catalog.offers import load_offers
 from hgpu.commands.cloud_profiling import CloudRequest, profile_in_cloud, refuse_without_on
 from hgpu.commands.profile_request import Request
 from hgpu.core.errors import InputError, UnknownName
+from hgpu.deploy.cloud.state import JobState, read_state, write_state
 from hgpu.deploy.cloud.types import cloud_types
+from hgpu.deploy.ec2.state import Ec2State
+from hgpu.deploy.state_file import read_file, state_folder
 
 ASKED = {"on": ("aws:g6.xlarge",), "bucket": "results", "install": "hgpu", "yes": True}
 
@@ -84,6 +87,20 @@ def test_specs_that_no_machine_could_measure_are_refused(tmp_path, spec, words):
         spec = {"model": str(tmp_path)}
     with pytest.raises(InputError, match=words):
         jobs("g6.xlarge", spec=spec)
+
+
+def test_a_profiles_state_is_no_deployment(moto, tmp_path):
+    (job,) = jobs("g6.xlarge")
+    folder = state_folder(tmp_path, job.name)
+    folder.mkdir(parents=True)
+    write_state(folder, JobState(name=job.name, region="us-east-1", lineage="0"))
+    with pytest.raises(InputError) as refused:
+        read_file(folder, Ec2State, "aws")
+    assert "hgpu profile --on" in refused.value.fix
+    (folder / "state.json").write_text("{")
+    with pytest.raises(InputError) as unread:
+        read_state(folder)
+    assert "can be swept" in unread.value.fix
 
 
 def test_a_type_of_several_regions_needs_one(tmp_path):

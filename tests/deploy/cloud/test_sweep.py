@@ -4,7 +4,10 @@ from datetime import timedelta
 
 import pytest
 from cloud_cases import NOW, Quick, fleet, jobs, living, silent, sound
+from ec2_faults import Faults
 from machine_room import machines, tags_of
+
+from hgpu.core.errors import HgpuError
 
 PAST, AHEAD = ((NOW + timedelta(minutes=m)).isoformat() for m in (-1, 1))
 
@@ -46,6 +49,18 @@ def test_every_start_sweeps_first(moto, ec2, world, tmp_path):
     quick = Quick(moto, sound([job]))
     assert fleet(moto, s3=quick.client(moto)).run([job], tmp_path, silent)[job.name].error is None
     assert world["late"] not in living(ec2) and world["ahead"] in living(ec2)
+
+
+def test_a_machine_that_cannot_be_swept_stands_in_nobodys_way(moto, ec2, world, tmp_path):
+    (job,) = jobs("g6.xlarge")
+    client, said = moto.client(), []
+    Faults(client).add("TerminateInstances", "UnauthorizedOperation")
+    quick = Quick(moto, sound([job]))
+    found = fleet(moto, ec2=client, s3=quick.client(moto)).run([job], tmp_path, said.append)[job.name]
+    assert found.error is None and world["late"] in living(ec2)
+    assert any("past their deadline may still run" in text for text in said)
+    with pytest.raises(HgpuError, match="UnauthorizedOperation"):
+        fleet(moto, ec2=client).sweep(["us-east-1"], silent)
 
 
 def test_the_deadline_stands_in_the_tags_from_the_launch_on(moto, ec2, tmp_path):

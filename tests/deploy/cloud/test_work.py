@@ -95,7 +95,9 @@ def test_a_machine_that_ends_without_a_word_is_an_error(moto, ec2, tmp_path):
 
 def test_a_machine_that_hangs_is_taken_away_at_its_deadline(moto, ec2, tmp_path):
     (job,) = jobs(L4, deadline_min=60)
-    found = fleet(moto, now=passing_minutes()).run([job], tmp_path, silent)[job.name]
+    said = []
+    found = fleet(moto, now=passing_minutes()).run([job], tmp_path, said.append)[job.name]
+    assert any("g6.xlarge: at work for" in text for text in said)
     assert "its deadline" in found.error.why and living(ec2) == [] and len(machines(ec2)) == 1
 
 
