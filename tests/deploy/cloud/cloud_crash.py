@@ -74,9 +74,7 @@ def one_round(moto, number, root, shift):
     quick = Quick(moto, sound([job]))
 
     def work(ec2, s3):
-        outcome = fleet(moto, ec2=ec2, s3=s3, lineage=lambda: f"{number:08x}").run([job], root, silent)[
-            job.name
-        ]
+        outcome = fleet(moto, ec2=ec2, s3=s3).run([job], root, silent)[job.name]
         if outcome.error:
             raise outcome.error
 
@@ -98,7 +96,7 @@ def one_round(moto, number, root, shift):
         "profiles": len(entries(root, "profile")),
         "staging": [path.name for path in root.rglob(".tmp-*") if path.is_dir()],
         "step": read_state(state_folder(root, job.name)).step,
-        "attempts": sorted(tags_of(row)["hgpu:attempt"] for row in mine),
+        "attempts": [tags_of(row)["hgpu:lineage"] + tags_of(row)["hgpu:attempt"] for row in mine],
     }
 
 

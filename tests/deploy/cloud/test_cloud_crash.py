@@ -31,5 +31,6 @@ def test_kill_9_at_every_boundary_ends_with_the_profile_and_no_machine(tmp_path,
     for row in rounds:
         end = {key: row[key] for key in ("living", "objects", "profiles", "step")}
         assert end == {"living": [], "objects": [], "profiles": 1, "step": "ended"}, row
-        # One machine an attempt: none was launched twice.
+        # One machine an attempt, of one lineage: none was launched twice, or forgotten.
         assert len(set(row["attempts"])) == len(row["attempts"]), row
+        assert len({name[:8] for name in row["attempts"]}) == 1, row
