@@ -1,16 +1,14 @@
 """What `hgpu deploy` calls: which options go where, the go-ahead, the launch, the record."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import typer
 
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.reuse import save_once
 from hgpu.artifacts.store import Artifact, Draft
+from hgpu.commands.asking import ask
 from hgpu.commands.replanning import replan_around
 from hgpu.core.errors import InputError
 from hgpu.deploy.driver import Deployed, DeployOptions, Driver
@@ -136,13 +134,8 @@ def _refuse(options: Mapping[str, object], of: str, why: str) -> None:
 
 
 def _ask(diff: Diff) -> None:
-    """Ask at a terminal; refuse elsewhere. Machines cost money, so nobody launches them by accident."""
     machines = diff.counted(Action.LAUNCH, Action.REPLACE)
-    if not sys.stdin.isatty():
-        raise InputError(
-            "nothing was changed: there was no go-ahead",
-            f"{machines} machines would be launched; {usd(diff.after_usd_per_hour)} USD/h in all",
-            "read what would change above, and add --yes",
-        )
-    if not typer.confirm("go ahead?", err=True):
-        raise InputError("nothing was changed", "you said no")
+    ask(
+        f"{machines} machines would be launched; {usd(diff.after_usd_per_hour)} USD/h in all",
+        "read what would change above, and add --yes",
+    )

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+import hgpu.commands.cloud_options as c
 from hgpu.commands.options import RESULTS, Json, Results, Spec
 
 app = typer.Typer(add_completion=False)
@@ -37,15 +38,30 @@ def profile(
     point_limit: Annotated[
         float, typer.Option(min=1, help="Seconds in which vLLM must run a batch once; it is stopped then.")
     ] = 900.0,
+    on: c.On = None,
+    bucket: c.Bucket = None,
+    install: c.Install = None,
+    deadline: c.Deadline = None,
+    region: c.Region = None,
+    instance_profile: c.InstanceProfile = None,
+    secret: c.Secret = None,
+    image: c.Image = None,
+    security_group: c.SecurityGroup = None,
+    subnet: c.Subnet = None,
+    poll: c.Poll = None,
+    sweep: c.Sweep = False,
+    yes: c.Yes = False,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
     """Time single engine steps of real vLLM over a designed set of batches.
 
-    A broken run resumes where it stopped. GPU types that aren't attached are estimated, and say so.
+    A broken run resumes where it stopped. GPU types that aren't attached are estimated, and say so. With --on
+    it rents a machine of each type, after your yes to its cost, measures there, and takes it away.
 
     Example: hgpu profile spec.yaml --gpu L4 --load-format dummy
     """
+    from hgpu.commands.cloud_profiling import CloudRequest, profile_in_cloud, refuse_without_on
     from hgpu.commands.profile_request import Request
     from hgpu.commands.profiling import profile_points
     from hgpu.report.output import print_json
@@ -54,5 +70,26 @@ def profile(
     request = Request(
         results, profiler, repeats, budget, load_format, url, kv_tokens, ray, ray_timeout, point_limit
     )
-    artifacts = profile_points(spec, gpu, request)
+    rented = CloudRequest(
+        tuple(on or ()),
+        bucket,
+        install,
+        deadline,
+        region,
+        instance_profile,
+        secret,
+        image,
+        tuple(security_group or ()),
+        subnet,
+        poll,
+        sweep,
+        yes,
+    )
+    if on:
+        artifacts = profile_in_cloud(spec, gpu, request, rented)
+        if sweep and not json:
+            return
+    else:
+        refuse_without_on(rented)
+        artifacts = profile_points(spec, gpu, request)
     print_json(profiles_json(artifacts)) if json else print_profiles(artifacts)

@@ -1,18 +1,18 @@
 """What `hgpu profile --ray` calls: measure each operating point on a Ray cluster, save what succeeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.store import Artifact, save
 from hgpu.catalog.gpus import resolve_gpu
+from hgpu.commands.failures import raise_failed
 from hgpu.commands.profile_request import Request
-from hgpu.core.errors import EngineError, HgpuError, InputError
+from hgpu.core.errors import HgpuError, InputError
 from hgpu.core.operating_point import OperatingPoint
 from hgpu.latency.select import profile_draft
-from hgpu.profilers.ray_fanout import Outcome, fan_out
+from hgpu.profilers.ray_fanout import fan_out
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.vllm import VllmJob, forget_journal
-from hgpu.report.output import note
 from hgpu.report.progress import progress_of
 from hgpu.specs.service import Service
 
@@ -34,7 +34,8 @@ def profile_on_ray(
         for job in jobs
         if isinstance(result := outcomes[job.point], ProfileResult)
     ]
-    _raise_for(outcomes, artifacts)
+    errors = {point.name: error for point, error in outcomes.items() if isinstance(error, HgpuError)}
+    raise_failed(errors, len(outcomes), artifacts)
     return artifacts
 
 
@@ -57,20 +58,3 @@ def _saved(
     artifact = save(request.root, profile_draft(service.model, job.point, result, options))
     forget_journal(job, request.root)
     return artifact
-
-
-def _raise_for(outcomes: Mapping[OperatingPoint, Outcome], saved: Sequence[Artifact[ProfilePayload]]) -> None:
-    """Raise one error for all that failed, and say what is saved nevertheless."""
-    errors = {point: error for point, error in outcomes.items() if isinstance(error, HgpuError)}
-    if not errors:
-        return
-    for artifact in saved:
-        note(f"{artifact.payload.point.name}: saved {artifact.short}")
-    if len(outcomes) == 1:
-        raise next(iter(errors.values()))
-    bad_input = all(isinstance(error, InputError) for error in errors.values())
-    raise (InputError if bad_input else EngineError)(
-        f"{len(errors)} of {len(outcomes)} profiles failed: {', '.join(point.name for point in errors)}",
-        "; ".join(dict.fromkeys(f"{error.what}: {error.why}" for error in errors.values())),
-        "; ".join(dict.fromkeys(error.fix for error in errors.values() if error.fix)),
-    )

@@ -12,6 +12,8 @@ from hgpu.artifacts.manifest import Strict
 from hgpu.core.errors import HgpuError, InputError
 
 STATE_FILE = "state.json"
+# What has a state and is no deployment.
+ELSEWHERE = {"profile": "the same `hgpu profile --on` again takes its machine away; or use another name"}
 S = TypeVar("S", bound=Strict)
 
 
@@ -36,7 +38,7 @@ def read_file(folder: Path, model: type[S], target: str) -> S | None:
         raise InputError(
             f"'{folder.name}' is a deployment on '{found}'",
             f"this is about '{target}'",
-            f"use --target {found}, or another name",
+            ELSEWHERE.get(str(found), f"use --target {found}, or another name"),
         )
     try:
         return model.model_validate_json(path.read_bytes())

@@ -115,7 +115,7 @@ def profile_vllm(
     the job can't run, HgpuError where it runs already, and EngineError where vLLM doesn't start or
     fails again and again; what was finished is kept.
     """
-    _check(job)
+    refuse_unmeasurable(job)
     began_s = time.monotonic()
     path = journal_path(job, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,8 @@ def forget_journal(job: VllmJob, folder: Path) -> None:
         path.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _check(job: VllmJob) -> None:
+def refuse_unmeasurable(job: VllmJob) -> None:
+    """Raise InputError for a job that no machine could run."""
     if job.point.mode is not Mode.MIXED:
         raise InputError(
             f"vLLM can't be profiled in mode '{job.point.mode}'",

@@ -8,12 +8,12 @@ from hgpu.core.errors import HgpuError, InputError
 
 Clients = Callable[[str], Any]  # from a region to boto3's client of EC2 there
 
-POLICY = "docs/iam/deploy-aws.json"
+POLICIES = "docs/iam/deploy-aws.json has what deployments need, profile-aws.json what profiling needs"
 REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 TRIES = 8  # of a call: throttling and passing faults are botocore's to repeat
 
 
-def boto3_clients() -> Clients:
+def boto3_clients(service: str = "ec2") -> Clients:
     """Return clients of the account that boto3 finds, one a region. Raises InputError without boto3."""
     try:
         import boto3
@@ -29,7 +29,7 @@ def boto3_clients() -> Clients:
 
     def client(region: str) -> Any:
         if region not in made:
-            made[region] = boto3.client("ec2", region_name=region, config=config)
+            made[region] = boto3.client(service, region_name=region, config=config)
         return made[region]
 
     return client
@@ -57,7 +57,7 @@ def refusal(operation: str, code: str, message: str) -> HgpuError:
     return HgpuError(
         f"EC2 refused {operation}: {code}",
         "the account's policy doesn't allow it" if barred else message,
-        f"{POLICY} has what hgpu needs" if barred else "mend that, and run the same command again",
+        POLICIES if barred else "mend that, and run the same command again",
     )
 
 

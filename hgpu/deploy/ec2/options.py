@@ -60,9 +60,9 @@ class Ec2Options:
 
     def __post_init__(self) -> None:
         for group in self.security_groups:
-            require(_GROUP, "security group", group, "sg-0123456789abcdef0")
+            require_group(group)
         if self.subnet is not None:
-            require(_SUBNET, "subnet", self.subnet, "subnet-0123456789abcdef0")
+            require_subnet(self.subnet)
 
 
 def require(pattern: re.Pattern[str], noun: str, value: str, example: str) -> str:
@@ -75,3 +75,13 @@ def require(pattern: re.Pattern[str], noun: str, value: str, example: str) -> st
 def require_region(region: str) -> str:
     """Return a region's name, or raise InputError: it becomes a part of the address that is called."""
     return require(_REGION, "region of AWS", region, "us-east-1")
+
+
+def require_group(group: str) -> str:
+    """Return a security group's id, or raise InputError."""
+    return require(_GROUP, "security group", group, "sg-0123456789abcdef0")
+
+
+def require_subnet(subnet: str) -> str:
+    """Return a subnet's id, or raise InputError."""
+    return require(_SUBNET, "subnet", subnet, "subnet-0123456789abcdef0")

@@ -24,7 +24,7 @@ def sighted(machine: MachineState, deployment: str, clients: Clients, waits: Wai
     """
     if machine.instance_id:
         return _by_id(clients, machine, waits)
-    return _wait(clients(machine.region), machine.region, of_machine(deployment, machine), waits)
+    return described(clients(machine.region), machine.region, of_machine(deployment, machine), waits)
 
 
 def wait_for(client: Any, waiter: str, ids: Iterable[str], config: Mapping[str, object]) -> bool:
@@ -48,10 +48,10 @@ def wait_for(client: Any, waiter: str, ids: Iterable[str], config: Mapping[str, 
 
 def _by_id(clients: Clients, machine: MachineState, waits: Waits) -> Instance | None:
     ident = {"Name": "instance-id", "Values": [machine.instance_id or ""]}
-    return _wait(clients(machine.region), machine.region, [ident], waits)
+    return described(clients(machine.region), machine.region, [ident], waits)
 
 
-def _wait(client: Any, region: str, filters: list[dict[str, Any]], waits: Waits) -> Instance | None:
+def described(client: Any, region: str, filters: list[dict[str, Any]], waits: Waits) -> Instance | None:
     """Wait until EC2 describes a machine that the filters let through."""
     from botocore.exceptions import WaiterError
 

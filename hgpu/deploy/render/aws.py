@@ -17,6 +17,7 @@ IMAGE_ID = (
     "resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 )
 DISK_GIB = 100  # beside the weights
+METADATA = {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1}  # IMDSv2 only
 SECRETS_FILE = "/run/hgpu/secrets"  # in memory
 
 
@@ -48,8 +49,6 @@ def launch_template(plan: PlanPayload, row: AllocationRow, options: RenderOption
             "the target `aws` rents machines of AWS",
             "plan with offers.clouds: [aws]",
         )
-    disk_gib = DISK_GIB + (math.ceil(plan.model.weight_bytes / 2**30) if plan.model else 0)
-    disk = {"VolumeType": "gp3", "VolumeSize": disk_gib, "Encrypted": True, "DeleteOnTermination": True}
     tags = [
         {"Key": "hgpu:deployment", "Value": options.name},
         {"Key": "hgpu:pool", "Value": pool_slug(row)},
@@ -60,12 +59,8 @@ def launch_template(plan: PlanPayload, row: AllocationRow, options: RenderOption
         "InstanceType": instance,
         "IamInstanceProfile": {"Name": options.name},
         "InstanceInitiatedShutdownBehavior": "terminate",  # a machine with other GPUs shuts itself down
-        "MetadataOptions": {
-            "HttpEndpoint": "enabled",
-            "HttpTokens": "required",
-            "HttpPutResponseHopLimit": 1,
-        },
-        "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": disk}],
+        "MetadataOptions": METADATA,
+        "BlockDeviceMappings": [disk(plan.model.weight_bytes if plan.model else 0)],
         "UserData": base64.b64encode(script.encode()).decode(),
         "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],
     }
@@ -79,6 +74,13 @@ def launch_template(plan: PlanPayload, row: AllocationRow, options: RenderOption
         "LaunchTemplateData": data,
         "TagSpecifications": [{"ResourceType": "launch-template", "Tags": tags}],
     }
+
+
+def disk(weight_bytes: float) -> Body:
+    """Return an encrypted disk that holds a model's weights and goes with its machine."""
+    size_gib = DISK_GIB + math.ceil(weight_bytes / 2**30)
+    volume = {"VolumeType": "gp3", "VolumeSize": size_gib, "Encrypted": True, "DeleteOnTermination": True}
+    return {"DeviceName": "/dev/sda1", "Ebs": volume}
 
 
 def user_data(plan: PlanPayload, row: AllocationRow, options: RenderOptions) -> str:

@@ -32,10 +32,7 @@ class RenderOptions:
     def __post_init__(self) -> None:
         for what in ("name", "namespace", "secret"):
             require_dns_label(what, getattr(self, what))
-        if not re.fullmatch(r"[\w][\w.:/@-]*", self.image):
-            raise InputError(
-                f"no image has the name '{self.image}'", "it has other characters", "see --image"
-            )
+        require_image(self.image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,12 @@ def require_dns_label(what: str, name: str) -> None:
             f"it must be at most {LONGEST_NAME} of a-z, 0-9 and '-', from a letter to a letter or digit",
             f"give another one with --{what}",
         )
+
+
+def require_image(image: str) -> None:
+    """Raise InputError unless it can be the name of a container image."""
+    if not re.fullmatch(r"[\w][\w.:/@-]*", image):
+        raise InputError(f"no image has the name '{image}'", "it has other characters", "see --image")
 
 
 def render_options(plan: PlanPayload, plan_digest: str, given: Mapping[str, Any]) -> RenderOptions:

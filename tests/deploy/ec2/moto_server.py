@@ -40,9 +40,9 @@ class MotoServer:
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
         }
 
-    def client(self, region=REGION):
+    def client(self, region=REGION, service="ec2"):
         config = Config(retries={"total_max_attempts": 2})
-        return boto3.client("ec2", region_name=region, endpoint_url=self.url, config=config, **KEYS)
+        return boto3.client(service, region_name=region, endpoint_url=self.url, config=config, **KEYS)
 
     def reset(self):
         request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")

@@ -7,7 +7,6 @@ from pathlib import Path
 from ec2_cases import apply, driver, leftovers, living, plan_of, pool, templates
 
 from hgpu.artifacts.resolve import resolve
-from hgpu.deploy.ec2.clients import POLICY
 from hgpu.deploy.state import Phase
 
 ROOT = Path(__file__).parents[3]
@@ -53,7 +52,7 @@ def test_the_policy_is_exactly_what_a_whole_life_calls(moto, ec2, tmp_path):
         "ssm:GetParameters": "resolve:ssm:/aws/service/deeplearning/ami/" in bodies["CreateLaunchTemplate"],
     }
     assert all(implied.values())
-    assert allowed(POLICY) == called | set(implied)
+    assert allowed("docs/iam/deploy-aws.json") == called | set(implied)
 
 
 def test_machines_may_only_read_the_secret_that_their_script_reads(ec2, aws, tmp_path):
