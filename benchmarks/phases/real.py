@@ -1,6 +1,6 @@
 """The phase scheduler in real vLLM, a part at a time, against vLLM's own: one run, paired, several seeds.
 
-    make vllm && .venv-vllm/bin/python benchmarks/phases/vllm.py
+    make vllm && .venv-vllm/bin/python benchmarks/phases/real.py
 
 Starts one vLLM server an arm, all bound to one core, and loads one of them at a time from the other cores,
 so that the arms answer the same requests minutes apart. The step model that the budget needs is profiled
@@ -29,7 +29,7 @@ from hgpu.catalog.models import load_model
 from hgpu.core.gpu import DType
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
 from hgpu.core.phases import PhaseOptions, Phases
-from hgpu.core.step import LatencyModel, StepBatch, StepModel
+from hgpu.core.step import LatencyModel, StepModel
 from hgpu.latency.fit import fit
 from hgpu.latency.phases import overtaken_s
 from hgpu.profilers.endpoint import EndpointJob, profile_endpoint
@@ -49,7 +49,7 @@ POINT = OperatingPoint("cpu-1core", dtype=DType.FP32, engine=EngineOptions(512, 
 SHORT, LONG, LONG_SHARE = "uniform:16-64x8-48", "uniform:512-1024x8-48", 0.2
 LONG_TOKENS = 512
 STOCK = "vLLM's own (first come, first served)"
-STEPS = 3.0  # the TPOT objective, in decode steps with every seat taken
+NO_AGEING = 1e-6  # tokens/s: in an hour nobody gains a token
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,6 @@ def fitted(url: str, folder: Path) -> LatencyModel:
     return latency
 
 
-def decode_step_s(step: StepModel) -> float:
-    """Seconds of a step in which every seat decodes."""
-    seats = POINT.engine.max_num_seqs
-    context = seats * (LONG_SHARE * 768 + (1 - LONG_SHARE) * 40)
-    return step.step_s(StepBatch(decode_seqs=seats, decode_context_tokens=context))
-
-
 def capacity_rps(latency: LatencyModel) -> float:
     """Requests per second with every seat always busy."""
     run = simulate(latency, POINT.engine, ClosedLoop(POINT.engine.max_num_seqs, *mixed_lengths(400, 9)))
@@ -173,9 +166,7 @@ def figures(outcomes: Outcomes) -> dict[str, float]:
     return row
 
 
-def compared(
-    title: str, arms: list[Arm], rate_rps: float, seconds: float, seeds: range
-) -> list[dict[str, list[Outcomes]]]:
+def compared(title: str, arms: list[Arm], rate_rps: float, seconds: float, seeds: range) -> None:
     """Send each seed's trace to each arm, the arms' order turning, and print the medians beside stock's."""
     runs: dict[str, list[Outcomes]] = {arm.title: [] for arm in arms}
     for seed in seeds:
@@ -186,7 +177,6 @@ def compared(
             print(f"  seed {seed}: {arm.title}: {figures(runs[arm.title][-1])}", file=sys.stderr, flush=True)
     print(f"\n{title}: {rate_rps:.2f} requests/s for {seconds:.0f} s, {len(seeds)} seeds\n")
     table(arms, runs)
-    return [runs]
 
 
 def table(arms: list[Arm], runs: dict[str, list[Outcomes]]) -> None:
@@ -213,10 +203,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="of arrivals past the knee, a run")
-    parser.add_argument("--light-seconds", type=float, default=20.0, help="of arrivals at light load, a run")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of arrivals past the knee, a run")
+    parser.add_argument("--light-seconds", type=float, default=15.0, help="of arrivals at light load, a run")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--light-seeds", type=int, default=8)
+    parser.add_argument("--light-seeds", type=int, default=6)
     parser.add_argument("--overload", type=float, default=1.2, help="of the simulated capacity")
     parser.add_argument("--light", type=float, default=0.3, help="of the simulated capacity")
     parser.add_argument("--ageing", type=float, default=50.0, help="γ in tokens/s")
@@ -230,26 +220,31 @@ def main() -> None:
         folder = make_tiny_model(Path(name) / "model", hidden_size=512, layers=8)
         stock = Arm(STOCK, stack.enter_context(server(folder, cores[0], "stock", [])), None)
         latency = step_model(options.step, stock.url, folder)
-        tpot_s = STEPS * decode_step_s(latency.step)
-        spf = PhaseOptions(options.ageing)
+        top = capacity_rps(latency)
+        trial = sent(stock, mixed_trace(options.overload * top, options.seconds, 99), 99)
+        tpot_s = float(np.quantile(trial.tpot_s[trial.output_tokens > 1], 0.95))
+        kept, half = (PhaseOptions(options.ageing, share * tpot_s) for share in (1.0, 0.5))
         told = {
             "the plugin, nothing on": PhaseOptions(),
-            "shortest prompt first": spf,
-            "the same, no ageing": PhaseOptions(1e-6),
-            "budget only": PhaseOptions(None, tpot_s),
-            "shortest first and budget": PhaseOptions(options.ageing, tpot_s),
+            "shortest first, no ageing": PhaseOptions(NO_AGEING),
+            "shortest first": PhaseOptions(options.ageing),
+            f"shortest first, TPOT {1e3 * tpot_s:.0f} ms kept": kept,
+            f"shortest first, TPOT {500 * tpot_s:.0f} ms kept": half,
         }
         arms = [stock]
         for number, (title, phase_options) in enumerate(told.items()):
             arguments = scheduler_args(Phases(phase_options, latency.step), asynchronous=False)
             url = stack.enter_context(server(folder, cores[0], f"arm{number}", arguments))
             arms.append(Arm(title, url, phase_options))
-        top = capacity_rps(latency)
-        print(f"TPOT objective {1e3 * tpot_s:.0f} ms, γ {options.ageing:g} tokens/s, capacity {top:.1f}/s")
+        print(
+            f"γ {options.ageing:g} tokens/s; simulated capacity {top:.1f} requests/s; "
+            f"stock's p95 TPOT in a trial {1e3 * tpot_s:.0f} ms"
+        )
         for arm in arms:
-            sent(arm, mixed_trace(0.5 * top, 5, 99), 99)  # warm
+            sent(arm, mixed_trace(0.5 * top, 5, 98), 98)  # warm
         compared("Past the knee", arms, options.overload * top, options.seconds, range(options.seeds))
-        compared("Light load", arms, options.light * top, options.light_seconds, range(options.light_seeds))
+        ageing = [arm for arm in arms if arm.options is None or arm.options.ageing_tok_per_s != NO_AGEING]
+        compared("Light load", ageing, options.light * top, options.light_seconds, range(options.light_seeds))
 
 
 def step_model(file: Path | None, url: str, folder: Path) -> LatencyModel:
