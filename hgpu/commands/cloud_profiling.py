@@ -1,14 +1,13 @@
 """What `hgpu profile --on` calls: rent each machine, measure there, bring the profiles home."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.store import Artifact
 from hgpu.catalog.offers import load_offers
 from hgpu.commands.asking import ask
+from hgpu.commands.cloud_request import CloudRequest
 from hgpu.commands.failures import raise_failed
 from hgpu.commands.interrupts import terminated_as_interrupted
 from hgpu.commands.profile_request import Request
@@ -16,53 +15,11 @@ from hgpu.core.errors import InputError
 from hgpu.deploy.cloud.fanout import Fleet
 from hgpu.deploy.cloud.job import Settings
 from hgpu.deploy.cloud.jobs import cloud_jobs
-from hgpu.deploy.cloud.options import CloudOptions, install_of, store_of
 from hgpu.deploy.cloud.types import CloudType, cloud_types
 from hgpu.deploy.ec2.options import Waits
 from hgpu.report.output import note, usd
 from hgpu.specs.load import load_spec
 from hgpu.specs.service import service_of
-
-
-@dataclass(frozen=True, slots=True)
-class CloudRequest:
-    """What the user asks of rented machines; None is the default of its option."""
-
-    on: tuple[str, ...] = ()
-    bucket: str | None = None
-    install: str | None = None
-    deadline_min: int | None = None
-    region: str | None = None
-    instance_profile: str | None = None
-    secret: str | None = None
-    image: str | None = None
-    security_groups: tuple[str, ...] = ()
-    subnet: str | None = None
-    poll_s: float | None = None
-    sweep: bool = False
-    yes: bool = False
-
-    def options(self) -> CloudOptions:
-        """Return them checked."""
-        given = {
-            "image": self.image,
-            "secret": self.secret,
-            "instance_profile": self.instance_profile,
-            "subnet": self.subnet,
-            "deadline_min": self.deadline_min,
-        }
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return CloudOptions(
-            store_of(self.bucket), install_of(self.install), security_groups=self.security_groups, **chosen
-        )
-
-
-def refuse_without_on(asked: CloudRequest) -> None:
-    """Raise InputError for options of rented machines where none is rented."""
-    if asked != CloudRequest():
-        raise InputError(
-            "an option of rented machines was given", "no machine is named", "add --on, or drop the option"
-        )
 
 
 def profile_in_cloud(

@@ -61,9 +61,8 @@ def profile(
 
     Example: hgpu profile spec.yaml --gpu L4 --load-format dummy
     """
-    from hgpu.commands.cloud_profiling import CloudRequest, profile_in_cloud, refuse_without_on
+    from hgpu.commands.cloud_request import CloudRequest, refuse_without_on
     from hgpu.commands.profile_request import Request
-    from hgpu.commands.profiling import profile_points
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
 
@@ -86,10 +85,14 @@ def profile(
         yes,
     )
     if on:
+        from hgpu.commands.cloud_profiling import profile_in_cloud
+
         artifacts = profile_in_cloud(spec, gpu, request, rented)
         if sweep and not json:
             return
     else:
+        from hgpu.commands.profiling import profile_points
+
         refuse_without_on(rented)
         artifacts = profile_points(spec, gpu, request)
     print_json(profiles_json(artifacts)) if json else print_profiles(artifacts)

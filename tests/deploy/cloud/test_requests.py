@@ -7,7 +7,8 @@ from cloud_cases import SPEC, fleet, jobs
 from machine_room import machines
 
 from hgpu.catalog.offers import load_offers
-from hgpu.commands.cloud_profiling import CloudRequest, profile_in_cloud, refuse_without_on
+from hgpu.commands.cloud_profiling import profile_in_cloud
+from hgpu.commands.cloud_request import CloudRequest, refuse_without_on
 from hgpu.commands.profile_request import Request
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.deploy.cloud.state import JobState, read_state, write_state
