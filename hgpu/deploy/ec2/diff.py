@@ -89,7 +89,9 @@ def _change(machine: MachineState, state: Ec2State) -> Change:
     if machine.step is Step.UP:
         action = Action.KEEP
     elif machine.step in (Step.LEAVING, Step.TERMINATING):
-        action, why = Action.TERMINATE, "the plan doesn't want it"
+        cordon = machine.cordon
+        action = Action.TERMINATE
+        why = f"it is cordoned: {cordon.why}" if cordon else "the plan doesn't want it"
     elif was is not None and was.step is Step.LOST:
         action, why = Action.REPLACE, f"{was.instance_id or 'its machine'} is gone"
     elif machine.step is Step.PLANNED:
