@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from hgpu.core.operating_point import EngineOptions
-from hgpu.core.phases import PhaseOptions
+from hgpu.core.phases import PhaseOptions, Phases
 from hgpu.core.provenance import Provenance
 from hgpu.core.step import LatencyModel, StepBatch, StepModel
 from hgpu.runtime.tiny_model import make_tiny_model
-from hgpu.runtime.vllm.options import Phases, scheduler_args
+from hgpu.runtime.vllm.options import scheduler_args
 from hgpu.simulator.arrivals import Arrivals, ClosedLoop, FixedCosts, feed_of
 from hgpu.simulator.engine import simulate
 from hgpu.workloads.trace import ordered_trace
