@@ -47,7 +47,7 @@ def _points(service: Service, gpus: Sequence[str] | None) -> list[OperatingPoint
     wanted = {resolve_gpu(name).name for name in gpus} if gpus else known
     if missing := sorted(wanted - known):
         raise UnknownName("GPU type of the spec", missing[0], known)
-    return [point for point in service.points if point.gpu in wanted]
+    return [point for point in service.timed_points if point.gpu in wanted]
 
 
 def _chosen(request: Request, point: OperatingPoint, machine: Machine) -> "Profiler":

@@ -53,6 +53,11 @@ class Service:
         """Model and workload, for titles and slugs."""
         return f"{Path(self.model_source).name} {self.workload.name}"
 
+    @property
+    def timed_points(self) -> tuple[OperatingPoint, ...]:
+        """The points whose steps have to be timed: several may take the same ones."""
+        return tuple(dict.fromkeys(point.timed_as for point in self.points))
+
 
 def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offer] | None = None) -> Service:
     """Return the service that a spec describes; reads model config and trace, and the prices unless given.

@@ -129,9 +129,11 @@ def test_version(hgpu: Run) -> None:
 
 def test_profile_and_fit_without_an_engine_are_estimates_end_to_end(hgpu: Run, tmp_path: Path) -> None:
     hgpu("init", "serve", "--out", "spec.yaml")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(spec.read_text().replace("# modes: [mixed, pd]", "modes: [mixed, pd]"))
     profiled = hgpu("profile", "spec.yaml", "--profiler", "estimate", "--gpu", "L4", "--json")
     assert profiled.returncode == 0, profiled.stderr
-    row = json.loads(profiled.stdout)["profiles"][0]
+    (row,) = json.loads(profiled.stdout)["profiles"]  # mode pd takes the same steps
     assert row["provenance"] == "estimated" and row["assumptions"]["compute"] > 0
     fitted = hgpu("fit", row["digest"][:12], "--json")
     made = json.loads(fitted.stdout)["fits"][0]

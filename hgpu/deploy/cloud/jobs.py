@@ -35,7 +35,7 @@ def cloud_jobs(
 
 
 def _points(service: Service, machine: CloudType) -> tuple[OperatingPoint, ...]:
-    points = [point for point in service.points if point.gpu == machine.gpu]
+    points = [point for point in service.timed_points if point.gpu == machine.gpu]
     if not points:
         raise InputError(
             f"the spec has no operating point for {machine.instance_type}",
