@@ -23,7 +23,7 @@ COMMANDS = {
     "status": "Show what is deployed and how it is.",
     "autoscale": "Say or serve how many engines the load asks for.",
     "destroy": "Take a deployment down and prove that nothing is left.",
-    "supervise": "Keep a local deployment alive; `deploy` starts it.",
+    "supervise": "Keep a deployment alive, on this machine or on aws.",
     "router": "Route requests to a plan's pools by their size.",
     "doctor": "Say whether the GPUs are fit to serve, and what to do where they aren't.",
     "bench": "Put load on a server, and compare it with its plan.",

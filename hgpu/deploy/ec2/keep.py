@@ -106,6 +106,8 @@ class Keeper:
         )
         self._aim(rollout, better, plan, world)
         told = self._tell(state, better, rollout)
+        # Before what may fail: a cordoned machine gets no new requests whatever becomes of its replacement.
+        write_endpoints(folder, endpoints_of(rollout.state, world, engines, reach.addresses))
         self._launch(rollout, plan)
         leaving = due(rollout.state, rollout.pools, self.caps(plan), now, self.patience)
         retire(rollout, leaving, world)

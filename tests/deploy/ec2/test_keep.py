@@ -186,6 +186,15 @@ def test_a_spot_notice_starts_a_replacement_first_and_the_old_one_goes_when_that
     assert names.index("RunInstances") < names.index("TerminateInstances")
 
 
+def test_a_cordoned_machine_gets_no_requests_even_where_its_replacement_is_refused(fleet):
+    fleet.look()
+    fleet.faults.notice(fleet.machine("a10g-spot-0").instance_id, fleet.now)
+    fleet.faults.add("RunInstances", "UnauthorizedOperation")
+    with pytest.raises(HgpuError, match="UnauthorizedOperation"):
+        fleet.look(5)
+    assert fleet.endpoints()["a10g-spot"] == []
+
+
 def test_at_the_end_of_its_notice_a_machine_goes_whatever_its_replacement_is_at(fleet, monkeypatch):
     victim = fleet.machine("a10g-spot-0")
     fleet.faults.notice(victim.instance_id, fleet.now, "marked-for-stop")
