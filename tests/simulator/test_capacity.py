@@ -94,10 +94,10 @@ def test_the_answer_is_the_same_again_and_from_any_start() -> None:
 def test_only_the_neighbourhood_of_the_start_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    def counted(latency: LatencyModel, engine: EngineOptions, trace: module.Trace) -> object:
+    def counted(latency: LatencyModel, engine: EngineOptions, trace: module.Trace, phases: None) -> object:
         if trace.duration_s:  # else it is the saturated run
             asked.append(trace.rate_rps)
-        return simulate(latency, engine, trace)
+        return simulate(latency, engine, trace, phases=phases)
 
     near = replace(start(), rate_rps=rate())
     monkeypatch.setattr(module, "simulate", counted)
@@ -142,7 +142,7 @@ def test_an_engine_is_saturated_at_as_many_as_its_steps_yield() -> None:
 
 
 def test_what_is_refused_exactly_stays_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_run(*_: object) -> None:
+    def no_run(*_: object, **__: object) -> None:
         raise AssertionError("there is nothing to simulate")
 
     monkeypatch.setattr(module, "simulate", no_run)
@@ -220,7 +220,7 @@ def test_the_memo_answers_without_simulating(tmp_path: Path, monkeypatch: pytest
     assert [row.rate_rps for row in fresh] == [rate(CHAT), rate(SHORT)]
     assert not entries(tmp_path)  # no artifact, so `hgpu list` doesn't see it
 
-    def no_run(*_: object) -> None:
+    def no_run(*_: object, **__: object) -> None:
         raise AssertionError("simulated again")
 
     monkeypatch.setattr(module, "simulate", no_run)
