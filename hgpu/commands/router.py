@@ -13,6 +13,10 @@ app = typer.Typer(add_completion=False)
 def router(
     plan: Annotated[str, typer.Argument(help="Plan: path, digest prefix, @ref or latest.")],
     pool: Annotated[list[str], typer.Option(help="NAME=URL, once for each pool of the plan.")],
+    prefill: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=URL of a prefill engine: the pool is a pair, and --pool's URL decodes."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a key.")
     ] = "127.0.0.1",
@@ -24,6 +28,9 @@ def router(
         float, typer.Option(min=0.0, help="Seconds to try a request that nobody has begun to answer.")
     ] = 60.0,
     drain: Annotated[float, typer.Option(min=0.0, help="Seconds for what is in flight at the end.")] = 120.0,
+    handoff: Annotated[
+        float, typer.Option(min=0.0, help="Seconds that a prefill engine has for a prompt.")
+    ] = 30.0,
     bytes_per_token: Annotated[
         float, typer.Option(min=0.5, max=32.0, help="Of prompts; learned from engines' counts later.")
     ] = 4.0,
@@ -44,6 +51,7 @@ def router(
     from hgpu.runtime.router.urls import urls_of
 
     artifact = resolve(results, plan, "plan")
-    options = RouterOptions(retry, drain, bytes_per_token=bytes_per_token)
+    options = RouterOptions(retry, drain, bytes_per_token=bytes_per_token, handoff_s=handoff)
     listen = Listen(host, port, metrics_port)
-    run_router(table_of(artifact.payload), urls_of(pool), options, listen, api_key(), note)
+    pools, prefills = urls_of(pool), urls_of(prefill or ())
+    run_router(table_of(artifact.payload), pools, options, listen, api_key(), note, prefills)

@@ -4,16 +4,21 @@ Until the first byte of an answer's body has come, nothing of it has gone to the
 back (vLLM sends it when it takes a request, long before the first token). So a request whose engine dies
 before it has begun to answer is sent again, and the client sees nothing of it. Once bytes have gone out, a
 break is passed on as a break: the client must learn that its answer isn't whole.
+
+A pool that is a pair gets a request in two halves (`handoff.py`). Where its decode engine can't be had, its
+prefill engine, which is a whole engine too, answers alone.
 """
 
 import asyncio
 import re
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from hgpu.runtime.router.handoff import Failed, Outcome, computed, decode_request, prefill_request
 from hgpu.runtime.router.reply import reply
 from hgpu.runtime.router.request import Request
+from hgpu.runtime.router.size import Size
 from hgpu.runtime.router.upstream import Connection, Pool, connect
 
 if TYPE_CHECKING:
@@ -42,14 +47,15 @@ class Client(Protocol):
 
 
 class Exchange:
-    """A request in flight. Where its prompt has `text_bytes`, the answer may tell how many tokens that is."""
+    """A request in flight. Where its prompt is text, the answer may tell how many tokens that is."""
 
     def __init__(
-        self, router: "Router", client: Client, request: Request, order: Sequence[int], text_bytes: int = 0
+        self, router: "Router", client: Client, request: Request, order: Sequence[int], size: Size
     ) -> None:
         self._router, self._client, self._request = router, client, request
         self._order = [router.pools[number] for number in order]
-        self._text_bytes = text_bytes
+        self._size = size
+        self._sent = request  # with what a decode engine has to fetch, if it has
         self._left: list[Pool] = []  # of this round
         self._started_s = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
@@ -64,7 +70,8 @@ class Exchange:
     def start(self) -> None:
         """Try all pools in their order, those that answer first."""
         self._timer = None
-        self._left = sorted(self._order, key=lambda pool: not pool.healthy)
+        servers = [server for pool in self._order for server in pool.servers]
+        self._left = sorted(servers, key=lambda server: not server.healthy)
         self._next()
 
     def abandon(self) -> None:
@@ -107,7 +114,7 @@ class Exchange:
         self._over = True
         counted = _PROMPT_TOKENS.findall(self._tail)
         if counted:
-            self._router.learn(self._text_bytes, int(counted[-1]))
+            self._router.learn(self._size.text_bytes, int(counted[-1]))
         self._client.finish(keep_alive and self._request.keep_alive)
 
     def failed(self, stale: bool) -> None:
@@ -119,7 +126,7 @@ class Exchange:
             self._router.metrics.broken.labels(pool.name).inc()
             self._client.break_off()
         elif stale:  # the server had closed an idle connection: no fault of its
-            self._send(pool)
+            self._send(pool, self._sent)
         else:
             self._failed(pool)
 
@@ -135,27 +142,61 @@ class Exchange:
 
     def _keep(self, data: bytes) -> None:
         """Keep the end of the answer, where engines count tokens, if there is anything to learn from it."""
-        if self._text_bytes:
+        if self._size.text_bytes:
             self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def _next(self) -> None:
         if self._left:
-            self._send(self._left.pop(0))
+            self._begin(self._left.pop(0))
         elif self._time_left():
             self._timer = self._router.loop.call_later(self._pause_s, self.start)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         else:
             self._give_up()
 
-    def _send(self, pool: Pool) -> None:
+    def _begin(self, pool: Pool) -> None:
+        """Send the request to a server; to a pair that decodes, once its prompt is computed."""
+        asked = prefill_request(self._request) if pool.prefill and self._worth_it(pool) else None
+        if pool.prefill is None or asked is None:
+            self._send(pool, self._request)
+        elif not pool.prefill.healthy:
+            self._router.metrics.handed_off(pool.name, Outcome.UNHEALTHY)
+            self._send(pool, self._request)
+        else:
+            self._task = self._router.loop.create_task(self._hand_off(pool, pool.prefill, asked))
+
+    def _worth_it(self, pool: Pool) -> bool:
+        return pool.healthy and self._router.tokens(self._size) >= self._router.options.handoff_tokens
+
+    async def _hand_off(self, pool: Pool, prefill: Pool, asked: Request) -> None:
+        outcome, parameters = await self._prefilled(prefill, asked)
+        self._task = None
+        self._router.metrics.handed_off(pool.name, outcome)
+        self._send(pool, decode_request(self._request, parameters))
+
+    async def _prefilled(self, prefill: Pool, asked: Request) -> tuple[Outcome, Any]:
+        loop = self._router.loop
+        try:
+            async with asyncio.timeout(self._router.options.handoff_s):
+                status, parameters = await computed(prefill, asked, loop, CONNECT_S)
+        except TimeoutError:
+            return Outcome.LATE, None
+        except OSError as error:
+            self._router.ill(prefill, error.strerror or type(error).__name__)
+            return Outcome.FAILED, None
+        except Failed:
+            return Outcome.FAILED, None
+        return (Outcome.DONE, parameters) if status == 200 else (Outcome.FAILED, None)
+
+    def _send(self, pool: Pool, request: Request) -> None:
         self._held.clear()
+        self._sent = request
         pool.in_flight += 1
-        while pool.idle:
-            connection = pool.idle.pop()
-            if not connection.transport.is_closing():
-                self._use(connection)
-                return
-        self._task = self._router.loop.create_task(self._connect(pool))
+        connection = pool.idle_connection()
+        if connection is not None:
+            self._use(connection)
+        else:
+            self._task = self._router.loop.create_task(self._connect(pool))
 
     async def _connect(self, pool: Pool) -> None:
         try:
@@ -174,7 +215,7 @@ class Exchange:
 
     def _use(self, connection: Connection) -> None:
         self._connection = connection
-        connection.send(self, self._request.message(connection.pool.authority))
+        connection.send(self, self._sent.message(connection.pool.authority))
         connection.hold(self._client.paused)
 
     def _leave(self, pool: Pool) -> None:

@@ -198,7 +198,7 @@ class Front(asyncio.Protocol):
         """Return the exchange of a request; None where the router answers it itself."""
         router = self._router
         if request.path == HEALTH:
-            if not any(pool.healthy for pool in router.pools):
+            if not any(server.healthy for server in router.servers):
                 raise Refused(503, "no pool is healthy")
             return None
         if router.key and not _knows(request.header(b"authorization"), router.key):
@@ -212,7 +212,7 @@ class Front(asyncio.Protocol):
             known = ", ".join(sorted(router.table.tiers - {""})) or "none"
             raise Refused(400, f"no tier has the name '{tier}'; the plan's: {known}")
         size = size_of(request.body) if request.path in SIZED else Size(0, 0, None)
-        return Exchange(router, self, request, router.order(size, tier), size.text_bytes)
+        return Exchange(router, self, request, router.order(size, tier), size)
 
     def _refuse(self, refused: Refused) -> None:
         """Answer what can't be read on, after which the connection ends."""

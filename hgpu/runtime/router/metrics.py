@@ -1,10 +1,11 @@
 """What the router counts, as Prometheus reads it."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from hgpu.runtime.router.handoff import Outcome
 from hgpu.runtime.router.upstream import Pool
 
 _FIRST_BYTE_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -13,7 +14,7 @@ _FIRST_BYTE_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 class Metrics:
     """One router's metrics, in a registry of its own."""
 
-    def __init__(self, pools: Iterable[Pool]) -> None:
+    def __init__(self, pools: Sequence[Pool]) -> None:
         self.registry = CollectorRegistry()
         self._answers = Counter(
             "hgpu_router_answers",
@@ -50,16 +51,29 @@ class Metrics:
             "Bytes of prompt text that count as a token.",
             registry=self.registry,
         )
+        self._handoffs = Counter(
+            "hgpu_router_handoffs",
+            "Prompts of a pair, by what became of them at its prefill engine.",
+            ["pool", "outcome"],
+            registry=self.registry,
+        )
         in_flight = Gauge("hgpu_router_in_flight", "Requests at a pool.", ["pool"], registry=self.registry)
         healthy = Gauge("hgpu_router_healthy", "1 where a pool answers.", ["pool"], registry=self.registry)
-        for pool in pools:
-            in_flight.labels(pool.name).set_function(partial(getattr, pool, "in_flight"))
-            healthy.labels(pool.name).set_function(partial(getattr, pool, "healthy"))
-            self.retries.labels(pool.name)
-            self.broken.labels(pool.name)
+        for pair in (pool for pool in pools if pool.prefill):
+            for outcome in Outcome:
+                self._handoffs.labels(pair.name, outcome)
+        for server in (server for pool in pools for server in pool.servers):
+            in_flight.labels(server.name).set_function(partial(getattr, server, "in_flight"))
+            healthy.labels(server.name).set_function(partial(getattr, server, "healthy"))
+            self.retries.labels(server.name)
+            self.broken.labels(server.name)
 
     def answered(self, pool: str, status: int, seconds: float) -> None:
         """Count an answer that begins, that many seconds after its request."""
         self._answers.labels(pool, status).inc()
         if pool:
             self._first_byte_s.labels(pool).observe(seconds)
+
+    def handed_off(self, pool: str, outcome: Outcome) -> None:
+        """Count a hand-off, or why there was none."""
+        self._handoffs.labels(pool, outcome).inc()

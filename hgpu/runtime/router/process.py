@@ -30,6 +30,7 @@ def run_router(
     listen: Listen,
     key: str | None,
     note: Callable[[str], None],
+    prefill_urls: Mapping[str, str] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises InputError where the address can't be used."""
     if listen.host != LOCALHOST and not key:
@@ -38,7 +39,7 @@ def run_router(
             "whoever reaches the router could use the engines",
             "set HGPU_API_KEY, or listen on 127.0.0.1",
         )
-    _in_loop(_served(Router(table, urls, options, key, note), listen))
+    _in_loop(_served(Router(table, urls, options, key, note, prefill_urls), listen))
 
 
 async def _served(router: Router, listen: Listen) -> None:
