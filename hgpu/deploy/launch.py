@@ -48,8 +48,15 @@ class Commands(Protocol):
         """Return how to start what balances on `port` among a pool's engines, by their URLs."""
         ...
 
-    def router(self, ref: PlanRef, port: int, metrics_port: int, pools: Mapping[str, str]) -> Launch:
-        """Return how to start the plan's router on `port` before its pools, by their URLs."""
+    def router(
+        self,
+        ref: PlanRef,
+        port: int,
+        metrics_port: int,
+        pools: Mapping[str, str],
+        prefills: Mapping[str, str],
+    ) -> Launch:
+        """Return how to start the plan's router on `port` before its pools and prefill engines, by URL."""
         ...
 
     def supervisor(self, folder: Path) -> Launch:
@@ -101,12 +108,20 @@ class VllmCommands:
         command += ["--health-success-threshold", "1", "--worker-urls", *engines]
         return Launch(command, {})
 
-    def router(self, ref: PlanRef, port: int, metrics_port: int, pools: Mapping[str, str]) -> Launch:
+    def router(
+        self,
+        ref: PlanRef,
+        port: int,
+        metrics_port: int,
+        pools: Mapping[str, str],
+        prefills: Mapping[str, str],
+    ) -> Launch:
         """Return `hgpu router`, which applies the plan's routing and tries again where an engine dies."""
         _require("httptools", "pip install 'hgpu[router]'")
         command = [self.python, "-m", "hgpu", "router", ref.digest, "--results", str(ref.results)]
         command += ["--port", str(port), "--metrics-port", str(metrics_port)]
         command += [word for name, url in sorted(pools.items()) for word in ("--pool", f"{name}={url}")]
+        command += [word for name, url in sorted(prefills.items()) for word in ("--prefill", f"{name}={url}")]
         return Launch(command, {})
 
     def supervisor(self, folder: Path) -> Launch:

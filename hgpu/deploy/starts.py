@@ -8,6 +8,9 @@ from hgpu.deploy.launch import Commands, Launch, PlanRef
 from hgpu.deploy.state import Role, SlotState, State
 from hgpu.runtime.machine import Place
 from hgpu.runtime.ports import local_url
+from hgpu.runtime.vllm.folder_options import LIMIT_BYTES, Side, folder_args
+
+_SHARED = "kv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +28,29 @@ class Starts:
         if slot.role is Role.SUPERVISOR:
             return self.commands.supervisor(self.folder)
         if slot.role is Role.ROUTER:
-            return self.commands.router(self.ref, slot.port, slot.metrics_port or 0, state.pool_urls())
+            urls, prefills = state.pool_urls(), state.prefill_urls()
+            return self.commands.router(self.ref, slot.port, slot.metrics_port or 0, urls, prefills)
         if slot.role is Role.BALANCER:
-            engines = [engine for engine in state.by_role(Role.ENGINE) if engine.pool == slot.pool]
-            urls = [local_url(engine.port) for engine in engines]
-            return self.commands.balancer(slot.port, slot.metrics_port or 0, urls)
+            engines = [local_url(engine.port) for engine in _engines(state, slot.pool, slot.side)]
+            return self.commands.balancer(slot.port, slot.metrics_port or 0, engines)
         point = next(row.point for row in self.plan.allocation if row.pool == slot.pool)
         place = Place(tuple(slot.cores), tuple(slot.gpus))
-        return self.commands.engine(self.plan, point, place, slot.port, self.load_format)
+        launch = self.commands.engine(self.plan, point, place, slot.port, self.load_format)
+        return connected(launch, slot, state, shared_folder(self.folder)) if slot.side else launch
+
+
+def shared_folder(folder: Path) -> Path:
+    """Return where the pairs of the deployment in `folder` pass blocks of KV cache on."""
+    return folder / _SHARED
+
+
+def connected(launch: Launch, slot: SlotState, state: State, shared: Path) -> Launch:
+    """Return an engine's start as a side of a pair; what a pool's engines write is bounded in sum."""
+    side = Side(slot.side or Side.DECODE)
+    writers = len(_engines(state, slot.pool, Side.PREFILL))
+    words = folder_args(side, shared / slot.pool, LIMIT_BYTES // writers)
+    return Launch([*launch.command, *words], launch.environment)
+
+
+def _engines(state: State, pool: str, side: Side | None) -> list[SlotState]:
+    return [slot for slot in state.by_role(Role.ENGINE) if (slot.pool, slot.side) == (pool, side)]

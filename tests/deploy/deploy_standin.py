@@ -27,8 +27,8 @@ class StandInCommands:
     def balancer(self, port, metrics_port, engines):
         return Launch([*self._server(port), *engines], {})
 
-    def router(self, ref, port, metrics_port, pools):
-        return Launch([*self._server(port), ref.digest, *pools.values()], {})
+    def router(self, ref, port, metrics_port, pools, prefills):
+        return Launch([*self._server(port), ref.digest, *pools.values(), *prefills.values()], {})
 
     def supervisor(self, folder):
         return Launch([sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"], {})

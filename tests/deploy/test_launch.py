@@ -52,10 +52,10 @@ def test_gpu_indices_follow_nvmls_order():
 
 def test_routers_have_metrics_ports_of_their_own_and_know_what_is_behind_them():
     pools = {"b": "http://b", "a": "http://a"}
-    command = VllmCommands("py").router(PlanRef("12ab", Path("r")), 1, 2, pools).command
+    command = VllmCommands("py").router(PlanRef("12ab", Path("r")), 1, 2, pools, {"b": "http://p"}).command
     assert command[:5] == ["py", "-m", "hgpu", "router", "12ab"]
     assert [after(command, flag) for flag in ("--port", "--metrics-port", "--results")] == ["1", "2", "r"]
-    assert command[-4:] == ["--pool", "a=http://a", "--pool", "b=http://b"]
+    assert command[-6:] == ["--pool", "a=http://a", "--pool", "b=http://b", "--prefill", "b=http://p"]
     command = VllmCommands("py").balancer(1, 2, ["http://a", "http://b"]).command
     assert [after(command, flag) for flag in ("--port", "--prometheus-port")] == ["1", "2"]
     assert command[command.index("--worker-urls") + 1 :] == ["http://a", "http://b"]
@@ -68,7 +68,7 @@ def test_missing_vllm_says_what_to_install(monkeypatch):
     with pytest.raises(EngineError, match="hgpu\\[router\\]"):
         VllmCommands().balancer(1, 2, [])
     with pytest.raises(EngineError, match="hgpu\\[router\\]"):
-        VllmCommands().router(PlanRef("12ab", Path("r")), 1, 2, {})
+        VllmCommands().router(PlanRef("12ab", Path("r")), 1, 2, {}, {})
 
 
 def test_name_is_the_service_and_the_plans_digest():
