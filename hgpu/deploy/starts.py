@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.deploy.launch import Commands, Launch, PlanRef
@@ -48,7 +49,8 @@ def connected(launch: Launch, slot: SlotState, state: State, shared: Path) -> La
     """Return an engine's start as a side of a pair; what a pool's engines write is bounded in sum."""
     side = Side(slot.side or Side.DECODE)
     writers = len(_engines(state, slot.pool, Side.PREFILL))
-    words = folder_args(side, shared / slot.pool, LIMIT_BYTES // writers)
+    part = f"pool-{quote(slot.pool, safe='')}"  # one part of a path, whatever the name
+    words = folder_args(side, shared / part, LIMIT_BYTES // writers)
     return Launch([*launch.command, *words], launch.environment)
 
 

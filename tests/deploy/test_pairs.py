@@ -1,14 +1,18 @@
 """Deployments in which each engine's place is shared by a pair of engines."""
 
 import json
+import os
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from deploy_standin import driver, row, saved_plan
 from test_supervise import WithRealRouter
+from tests_types import Run
 
 from hgpu.core.errors import HgpuError, InputError
 from hgpu.deploy.driver import DeployOptions
@@ -49,7 +53,7 @@ def test_the_two_sides_share_a_folder_that_goes_with_them(bench):
     assert [sides[side]["kv_role"] for side in ("prefill", "decode")] == ["kv_producer", "kv_consumer"]
     (folder,) = {side["kv_connector_extra_config"]["folder"] for side in sides.values()}
     shared = shared_folder(bench.root / "state" / state.name)
-    assert folder == str(shared / "chat")
+    assert folder == str(shared / "pool-chat")
     shared.mkdir()
     (shared / "block").write_text("of a prompt")
     assert deployed.completion.tokens == 8
@@ -63,7 +67,21 @@ def test_the_record_names_no_place_of_this_machine(bench):
     record = deployment_payload(plan.payload, deployed, "auto", bench.driver.commands)
     assert [slot.point.mode for slot in record.slots] == ["pd", "pd"]
     folders = {transfer(slot.command)["kv_connector_extra_config"]["folder"] for slot in record.slots}
-    assert folders == {f"results/state/{deployed.state.name}/kv/chat"}
+    assert folders == {f"results/state/{deployed.state.name}/kv/pool-chat"}
+
+
+def test_a_pool_of_any_name_keeps_to_its_own_folder(tmp_path):
+    names = ("../../x", "a/b", "a%2Fb", "..")
+    plan = saved_plan(tmp_path, *(row(name, gpu="cpu-2core", engines=1) for name in names))
+    local = driver(tmp_path, cores=tuple(range(8)))
+    starts = local.starts(plan, tmp_path, "auto")
+    slots = engine_slots(paired(plan.payload), local.free_machine(tmp_path, "any"))
+    commands = [document.body["command"] for document in local_documents(slots, starts)]
+    given = [transfer(command) for command in commands if "--kv-transfer-config" in command]
+    folders = {Path(one["kv_connector_extra_config"]["folder"]) for one in given}
+    assert len(folders) == len(names)
+    assert {folder.parent for folder in folders} == {shared_folder(starts.folder)}
+    assert all(".." not in folder.parts for folder in folders)
 
 
 def test_all_that_prefill_engines_write_is_bounded(tmp_path):
@@ -87,6 +105,25 @@ def test_another_mode_is_no_change_that_deploy_makes_under_way(bench, first):
     with pytest.raises(InputError, match="in each place"):
         bench.apply(plan=plan, two_engines=not first)
     assert bench.driver.status(bench.root)[0].phase is Phase.READY
+
+
+def test_the_option_is_of_this_machine_only_and_a_dry_run_shows_it(hgpu: Run, tmp_path):
+    plan = saved_plan(tmp_path / "results", row(gpu="cpu-2core", engines=1))
+    refused = hgpu("deploy", plan.digest, "--two-engines", "--target", "kubernetes")
+    assert refused.returncode == 2 and "--two-engines: of local" in refused.stderr
+    for module in ("vllm", "vllm_router"):  # found, not run
+        (tmp_path / "modules" / module).mkdir(parents=True)
+        (tmp_path / "modules" / module / "__init__.py").write_text("")
+    path = os.pathsep.join([str(tmp_path / "modules"), os.environ.get("PYTHONPATH", "")])
+    words = ("deploy", plan.digest, "--two-engines", "--dry-run", "--out", "out", "--json")
+    done = hgpu(*words, env={"PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    paths = [tmp_path / file["path"] for file in json.loads(done.stdout)["files"]]
+    bodies = [yaml.safe_load(path.read_text()) for path in paths]
+    sides = [transfer(body["command"])["kv_role"] for body in bodies if body["role"] == "engine"]
+    assert sorted(sides) == ["kv_consumer", "kv_producer"]
+    (router,) = (body["command"] for body in bodies if body["role"] == "router")
+    assert router[router.index("--prefill") + 1].startswith("chat=http://127.0.0.1:")
 
 
 def killed_and_back(local, root, name, slot):

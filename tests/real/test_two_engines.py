@@ -157,7 +157,7 @@ def test_the_same_tokens_from_two_engines_and_no_request_lost_with_one(
     assert handed_off(deployed, "done") == len(PROMPTS) - 1  # the shortest isn't worth it
 
     # What is loaded is what counts: with other blocks the decode engine says something else.
-    shared = shared_folder(state_folder(tmp_path, deployed.name)) / "tiny"
+    shared = shared_folder(state_folder(tmp_path, deployed.name)) / "pool-tiny"
     known = set(shared.iterdir())
     other = drawn(700, 100)
     expected = answered(local_url(prefill.port), other)

@@ -22,7 +22,7 @@ class RouterOptions:
     """Seconds to try a request without an answer, for those in flight at the end, and between probes.
 
     A pair's prefill engine has `handoff_s` seconds for a prompt; those of less than `handoff_tokens` tokens
-    aren't handed off, as connectors pass on whole blocks (of 16 tokens, on a CPU of 32 and more).
+    aren't handed off, as connectors pass on whole blocks: of 16 tokens on GPUs, on CPUs of 128.
     """
 
     retry_s: float = 60.0
@@ -31,7 +31,7 @@ class RouterOptions:
     body_bytes: int = 64 << 20
     bytes_per_token: float = 4.0
     handoff_s: float = 30.0
-    handoff_tokens: float = 64.0
+    handoff_tokens: float = 128.0
 
 
 class Router:

@@ -13,9 +13,9 @@ _KEPT = 0.8  # of the bytes allowed, when some have to go
 
 
 class BlockFolder:
-    """Keeps at most `limit_bytes`, the most recently used; one process writes, others read.
+    """Keeps at most `limit_bytes`, the most recently used; None is for those that only read.
 
-    `limit_bytes` is None for those that only read.
+    Where several write into one folder, it never has more bytes than their limits have in sum.
     """
 
     def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:

@@ -28,6 +28,7 @@ from vllm.logger import init_logger
 
 from hgpu.core.errors import InputError
 from hgpu.runtime.vllm.block_folder import BlockFolder
+from hgpu.runtime.vllm.features import require_connector_features
 from hgpu.runtime.vllm.folder_options import FOLDER, LIMIT
 
 logger = init_logger(f"vllm.{__name__}")
@@ -63,6 +64,7 @@ class FolderConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
+        require_connector_features()
         if (
             len(kv_cache_config.kv_cache_groups) != 1
             or vllm_config.parallel_config.pipeline_parallel_size > 1
@@ -75,10 +77,10 @@ class FolderConnector(KVConnectorBase_V1):  # type: ignore[misc]
         transfer = vllm_config.kv_transfer_config
         self._saves = transfer.is_kv_producer
         self._loads = transfer.is_kv_consumer
-        limit = int(transfer.get_from_extra_config(LIMIT, 0)) if self._saves else None
+        self._ranks = vllm_config.parallel_config.tensor_parallel_size
+        limit = int(transfer.get_from_extra_config(LIMIT, 0)) // self._ranks if self._saves else None
         self._folder = BlockFolder(Path(transfer.get_from_extra_config(FOLDER, "")), limit)
         self._block_tokens = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
-        self._ranks = vllm_config.parallel_config.tensor_parallel_size
         self._tracked: dict[str, Tracked] = {}
         self._first: dict[str, int] = {}  # the first block that a request may load
         self._to_load: list[Block] = []

@@ -12,7 +12,7 @@ from hgpu.runtime.router.request import Request
 from hgpu.runtime.router.router import Router, RouterOptions
 from hgpu.runtime.router.table import Table
 
-PROMPT = "x" * 400
+PROMPT = "x" * 600
 BODY = json.dumps({"prompt": PROMPT, "max_tokens": 5, "min_tokens": 2, "stream": True, "n": 2}).encode()
 CHAT = b"/v1/chat/completions"
 

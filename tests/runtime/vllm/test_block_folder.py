@@ -43,6 +43,13 @@ def test_the_bound_holds_however_much_is_written(tmp_path):
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 100
 
 
+def test_several_writers_stay_within_the_sum_of_their_limits(tmp_path):
+    writers = [BlockFolder(tmp_path, limit) for limit in (50, 50, 100)]
+    for number in range(200):
+        writers[number * 7 % 11 % 3].write(str(number), bytes(5))
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 200
+
+
 def test_a_writer_that_comes_back_counts_what_is_there_and_clears_what_it_left_half_written(tmp_path):
     for name in "abcdef":
         BlockFolder(tmp_path, 1000).write(name, bytes(20))
