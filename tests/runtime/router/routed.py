@@ -44,8 +44,12 @@ class Backend:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def serve(self, reader, writer):
-        self.tasks.append(asyncio.create_task(self(reader, writer)))
-        await asyncio.wait(self.tasks[-1:])
+        task = asyncio.create_task(self(reader, writer))
+        self.tasks.append(task)
+        try:
+            await asyncio.wait([task])
+        finally:
+            writer.close()  # also where the task has ended before it began
 
     async def __call__(self, reader, writer):
         try:
@@ -142,6 +146,7 @@ async def routing(*answers, rows=None, limits=None, key=None, prefill=None, **op
     finally:
         stop.set()
         await serving
+        await asyncio.get_running_loop().shutdown_default_executor()  # probes whose servers go next
         for server, backend in zip(servers, backends, strict=True):
             server.close()
             await backend.end()
