@@ -18,6 +18,7 @@ def deploy(
     load_format: o.LoadFormat = None,
     timeout: o.Timeout = None,
     keep_on_failure: o.KeepOnFailure = False,
+    two_engines: o.TwoEngines = False,
     dry_run: o.DryRun = False,
     out: o.Out = None,
     name: o.Name = None,
@@ -66,7 +67,12 @@ def deploy(
         "autoscale": autoscale or None,
     }
     given = {key: value for key, value in rendering.items() if value is not None}
-    waiting = {"load_format": load_format, "timeout_s": timeout, "keep_on_failure": keep_on_failure or None}
+    waiting = {
+        "load_format": load_format,
+        "timeout_s": timeout,
+        "keep_on_failure": keep_on_failure or None,
+        "two_engines": two_engines or None,
+    }
     launching: dict[str, Any] = {key: value for key, value in waiting.items() if value is not None}
     asked = Given(
         rendering=given,

@@ -25,6 +25,10 @@ Timeout = Annotated[
 KeepOnFailure = Annotated[
     bool, typer.Option("--keep-on-failure", help="Leave what runs for inspection where the rest fails.")
 ]
+TwoEngines = Annotated[
+    bool,
+    typer.Option("--two-engines", help="local: one engine for prompts and one that decodes in each place."),
+]
 
 # Of what is rendered, and of its files.
 Name = Annotated[str | None, typer.Option(help="Of the deployment; the service's by default.")]

@@ -21,7 +21,7 @@ from hgpu.deploy.ec2.record import ec2_payload
 from hgpu.deploy.ec2.state import ClosedOffer
 from hgpu.deploy.record import deployment_payload
 from hgpu.deploy.render.document import refuse_passed_over, refuse_rendering
-from hgpu.deploy.render.targets import require_launched
+from hgpu.deploy.render.targets import LOCAL, require_launched
 from hgpu.report.ec2 import diff_lines
 from hgpu.report.output import note, usd
 
@@ -112,6 +112,8 @@ def refuse_misplaced(target: str, dry_run: bool, given: Given) -> None:
         refuse_passed_over([name for name, value in given.cluster.items() if value], "of a launch")
         return
     require_launched(target)
+    if target != LOCAL:
+        _refuse({"two-engines": given.launching.get("two_engines")}, "of local", "no other starts pairs")
     foreign = {"local": given.rendering, AWS: _others(given.rendering, RENDERED_FOR_AWS)}.get(target, {})
     refuse_rendering([name for name, value in {**foreign, **given.files}.items() if value is not None])
     if on_aws:

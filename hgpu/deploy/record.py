@@ -6,10 +6,13 @@ from hgpu.artifacts.payloads.deployment import DeploymentPayload, SlotRow
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.deploy.driver import Deployed
 from hgpu.deploy.launch import Commands, PlanRef, VllmCommands
-from hgpu.deploy.state import Role, SlotState
+from hgpu.deploy.starts import connected, shared_folder, started_row
+from hgpu.deploy.state import Role, SlotState, State
+from hgpu.deploy.state_file import state_folder
 from hgpu.runtime.machine import Place
 from hgpu.runtime.ports import local_url
 
+_RESULTS = Path("results")
 _ANY_PORT = 0  # chosen anew by every start, so it has no part in the record
 
 
@@ -22,15 +25,18 @@ def deployment_payload(
     engines = state.by_role(Role.ENGINE)
     routed = bool(state.by_role(Role.ROUTER))
     pools = {pool: local_url(_ANY_PORT) for pool in state.pool_urls()}
-    ref = PlanRef(state.plan_digest, Path("results"))
+    prefills = {pool: local_url(_ANY_PORT) for pool in state.prefill_urls()}
+    ref = PlanRef(state.plan_digest, _RESULTS)
     return DeploymentPayload(
         name=state.name,
         target=state.target,
         slots=[
-            _row(slot, plan, load_format, commands) if state.target == "local" else _elsewhere(slot, plan)
+            _row(slot, state, plan, load_format, commands)
+            if state.target == "local"
+            else _elsewhere(slot, plan)
             for slot in engines
         ],
-        router=commands.router(ref, _ANY_PORT, _ANY_PORT, pools).command if routed else [],
+        router=commands.router(ref, _ANY_PORT, _ANY_PORT, pools, prefills).command if routed else [],
         model_source=plan.model_source,
         completion_tokens=deployed.completion.tokens if deployed.completion else 0,
     )
@@ -42,10 +48,13 @@ def _elsewhere(slot: SlotState, plan: PlanPayload) -> SlotRow:
     return SlotRow(slot=slot.slot, pool=slot.pool, point=point, cores=[], gpus=[], command=slot.command)
 
 
-def _row(slot: SlotState, plan: PlanPayload, load_format: str, commands: Commands) -> SlotRow:
-    point = next(row.point for row in plan.allocation if row.pool == slot.pool)
+def _row(slot: SlotState, state: State, plan: PlanPayload, load_format: str, commands: Commands) -> SlotRow:
+    row = started_row(plan, slot)
     place = Place(tuple(slot.cores), tuple(slot.gpus))
-    launch = commands.engine(plan, point, place, _ANY_PORT, load_format)
+    launch = commands.engine(plan, row, place, _ANY_PORT, load_format)
+    if slot.side:
+        launch = connected(launch, slot, state, shared_folder(state_folder(_RESULTS, state.name)))
+    command = launch.command
     return SlotRow(
-        slot=slot.slot, pool=slot.pool, point=point, cores=slot.cores, gpus=slot.gpus, command=launch.command
+        slot=slot.slot, pool=slot.pool, point=row.point, cores=slot.cores, gpus=slot.gpus, command=command
     )

@@ -10,6 +10,7 @@ from pydantic import Field
 from hgpu.artifacts.manifest import Strict
 from hgpu.deploy.state_file import names_of_target, read_file, write_file
 from hgpu.runtime.ports import local_url
+from hgpu.runtime.vllm.folder_options import Side
 
 TARGET = "local"
 NO_PORT = 0  # of a process that serves nothing
@@ -39,12 +40,14 @@ class SlotState(Strict):
     """One process of the deployment: what it should be, and the pid that it has.
 
     `environment` is what its operating point adds to the environment; secrets are passed when
-    it is spawned and stand nowhere. `created` is the process's creation time in Unix seconds.
+    it is spawned and stand nowhere. `created` is the process's creation time in Unix seconds. `side` is of an
+    engine of a pair, or of what balances among such.
     """
 
     slot: str
     role: Role
     pool: str = ""
+    side: Side | None = None
     port: int = NO_PORT
     metrics_port: int | None = None
     cores: list[int] = Field(default_factory=list)
@@ -76,9 +79,21 @@ class State(Strict):
         return [slot for slot in self.slots if slot.role is role]
 
     def pool_urls(self) -> dict[str, str]:
-        """Return the URL of each pool: its balancer's, or that of its only engine."""
-        urls = {slot.pool: local_url(slot.port) for slot in self.by_role(Role.ENGINE)}
-        return urls | {slot.pool: local_url(slot.port) for slot in self.by_role(Role.BALANCER)}
+        """Return the URL of each pool: its balancer's, or that of its only engine; of pairs, what decodes."""
+        return self._urls([slot for slot in self.slots if slot.side is not Side.PREFILL])
+
+    def prefill_urls(self) -> dict[str, str]:
+        """Return where each pool of pairs has its prompts computed."""
+        return self._urls([slot for slot in self.slots if slot.side is Side.PREFILL])
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether engines run in pairs."""
+        return any(slot.side for slot in self.slots)
+
+    def _urls(self, slots: Sequence[SlotState]) -> dict[str, str]:
+        by_role = [slot for role in (Role.ENGINE, Role.BALANCER) for slot in slots if slot.role is role]
+        return {slot.pool: local_url(slot.port) for slot in by_role}
 
     def with_slot(self, changed: SlotState) -> "State":
         """Return the state with one slot replaced."""

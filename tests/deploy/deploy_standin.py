@@ -21,14 +21,14 @@ class StandInCommands:
     script: Path
     flags: tuple[str, ...] = ()
 
-    def engine(self, plan, point, place, port, load_format):
+    def engine(self, plan, row, place, port, load_format):
         return Launch([*self._server(port), *self.flags], {"STAND_IN_CORES": str(place.cores)})
 
     def balancer(self, port, metrics_port, engines):
         return Launch([*self._server(port), *engines], {})
 
-    def router(self, ref, port, metrics_port, pools):
-        return Launch([*self._server(port), ref.digest, *pools.values()], {})
+    def router(self, ref, port, metrics_port, pools, prefills):
+        return Launch([*self._server(port), ref.digest, *pools.values(), *prefills.values()], {})
 
     def supervisor(self, folder):
         return Launch([sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"], {})

@@ -22,13 +22,17 @@ class Engine(BaseHTTPRequestHandler):
             self.answer(json.dumps({"data": [{"id": "stand-in"}]}).encode())
 
     def do_POST(self):
-        count = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["max_tokens"]
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        count = asked["max_tokens"]
         if not self.allowed():
             return
         if "slow" in self.flags:
             time.sleep(0.05)
         if "broken" in self.flags:
             self.answer(b'data: {"error": "engine dead"}\n\n', "text/event-stream")
+            return
+        if not asked.get("stream"):
+            self.answer(json.dumps({"choices": [{"text": " word" * count}]}).encode())
             return
         chunks = [{"choices": [{"text": " word"}]}] * count
         chunks.append({"choices": [], "usage": {"completion_tokens": count}})

@@ -174,8 +174,8 @@ def test_it_ends_with_its_deployment(bench):
 class WithRealRouter(StandInCommands):
     """Stand-ins for the engines only."""
 
-    def router(self, ref, port, metrics_port, pools):
-        return VllmCommands(sys.executable).router(ref, port, metrics_port, pools)
+    def router(self, ref, port, metrics_port, pools, prefills):
+        return VllmCommands(sys.executable).router(ref, port, metrics_port, pools, prefills)
 
     def supervisor(self, folder):
         return VllmCommands(sys.executable).supervisor(folder)

@@ -4,17 +4,22 @@ Until the first byte of an answer's body has come, nothing of it has gone to the
 back (vLLM sends it when it takes a request, long before the first token). So a request whose engine dies
 before it has begun to answer is sent again, and the client sees nothing of it. Once bytes have gone out, a
 break is passed on as a break: the client must learn that its answer isn't whole.
+
+A pool that is a pair gets a request in two halves (`handoff.py`). Where its decode engine can't be had, its
+prefill engine, which is a whole engine too, answers alone. Each round goes by the plan of its time, and a
+prompt whose decode engine has left the plan by the time it is computed begins a round anew.
 """
 
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from hgpu.runtime.router.following import Followed
+from hgpu.runtime.router.handoff import Failed, Outcome, computed, decode_request, prefill_request
 from hgpu.runtime.router.reply import reply
 from hgpu.runtime.router.request import Request
 from hgpu.runtime.router.size import Size
-from hgpu.runtime.router.table import Table
 from hgpu.runtime.router.upstream import Connection, Pool, connect
 
 if TYPE_CHECKING:
@@ -48,8 +53,9 @@ class Exchange:
     def __init__(self, router: "Router", client: Client, request: Request, size: Size, tier: str) -> None:
         self._router, self._client, self._request = router, client, request
         self._size, self._tier = size, tier
-        self._table: Table | None = None  # that the order is of
+        self._plan: Followed | None = None  # that the order is of
         self._order: list[Pool] = []
+        self._sent = request  # with what a decode engine has to fetch, if it has
         self._left: list[Pool] = []  # of this round
         self._started_s = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
@@ -64,10 +70,11 @@ class Exchange:
     def start(self) -> None:
         """Try all pools in their order, those that answer first."""
         self._timer = None
-        if self._table is not self._router.table:  # the first round, or another plan since
-            self._table = self._router.table
+        if self._plan is not self._router.plan:  # the first round, or another plan since
+            self._plan = self._router.plan
             self._order = self._router.order(self._size, self._tier)
-        self._left = sorted(self._order, key=lambda pool: not pool.healthy)
+        servers = [server for pool in self._order for server in pool.servers]
+        self._left = sorted(servers, key=lambda server: not server.healthy)
         self._next()
 
     def abandon(self) -> None:
@@ -122,7 +129,7 @@ class Exchange:
             self._router.metrics.broken.labels(pool.name).inc()
             self._client.break_off()
         elif stale and not pool.leaving:  # the server had closed an idle connection: no fault of its
-            self._send(pool)
+            self._send(pool, self._sent)
         else:
             self._failed(pool)
 
@@ -144,22 +151,59 @@ class Exchange:
     def _next(self) -> None:
         self._left = [pool for pool in self._left if not pool.leaving]
         if self._left:
-            self._send(self._left.pop(0))
+            self._begin(self._left.pop(0))
         elif self._time_left():
             self._timer = self._router.loop.call_later(self._pause_s, self.start)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         else:
             self._give_up()
 
-    def _send(self, pool: Pool) -> None:
+    def _begin(self, pool: Pool) -> None:
+        """Send the request to a server; to a pair that decodes, once its prompt is computed."""
+        asked = prefill_request(self._request) if pool.prefill and self._worth_it(pool) else None
+        if pool.prefill is None or asked is None:
+            self._send(pool, self._request)
+        elif not pool.prefill.healthy:
+            self._router.metrics.handed_off(pool.name, Outcome.UNHEALTHY)
+            self._send(pool, self._request)
+        else:
+            self._task = self._router.loop.create_task(self._hand_off(pool, pool.prefill, asked))
+
+    def _worth_it(self, pool: Pool) -> bool:
+        return pool.healthy and self._router.tokens(self._size) >= self._router.options.handoff_tokens
+
+    async def _hand_off(self, pool: Pool, prefill: Pool, asked: Request) -> None:
+        outcome, parameters = await self._prefilled(prefill, asked)
+        self._task = None
+        if pool.leaving:  # another plan since: nobody is left to decode here
+            self.start()
+            return
+        self._router.metrics.handed_off(pool.name, outcome)
+        self._send(pool, decode_request(self._request, parameters))
+
+    async def _prefilled(self, prefill: Pool, asked: Request) -> tuple[Outcome, Any]:
+        loop = self._router.loop
+        try:
+            async with asyncio.timeout(self._router.options.handoff_s):
+                status, parameters = await computed(prefill, asked, loop, CONNECT_S)
+        except TimeoutError:
+            return Outcome.LATE, None
+        except OSError as error:
+            self._router.ill(prefill, error.strerror or type(error).__name__)
+            return Outcome.FAILED, None
+        except Failed:
+            return Outcome.FAILED, None
+        return (Outcome.DONE, parameters) if status == 200 else (Outcome.FAILED, None)
+
+    def _send(self, pool: Pool, request: Request) -> None:
         self._held.clear()
+        self._sent = request
         pool.in_flight += 1
-        while pool.idle:
-            connection = pool.idle.pop()
-            if not connection.transport.is_closing():
-                self._use(connection)
-                return
-        self._task = self._router.loop.create_task(self._connect(pool))
+        connection = pool.idle_connection()
+        if connection is not None:
+            self._use(connection)
+        else:
+            self._task = self._router.loop.create_task(self._connect(pool))
 
     async def _connect(self, pool: Pool) -> None:
         try:
@@ -178,7 +222,7 @@ class Exchange:
 
     def _use(self, connection: Connection) -> None:
         self._connection = connection
-        connection.send(self, self._request.message(connection.pool.authority))
+        connection.send(self, self._sent.message(connection.pool.authority))
         connection.hold(self._client.paused)
 
     def _leave(self, pool: Pool) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hgpu.core.errors import InputError
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 class Followed:
     """A plan's routing table with the URL of each of its pools; `name` is what logs call the plan.
 
-    Raises InputError where the table has no pool, or the URLs aren't those of its pools.
+    A pool in `prefill_urls` is a pair: there its prompts are computed, and at its other URL it decodes.
+    Raises InputError where the table has no pool, the URLs aren't those of its pools, or a prefill engine is
+    of none of them.
     """
 
     table: Table
     urls: Mapping[str, str]
     name: str = ""
+    prefill_urls: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.table.pools:
@@ -34,6 +37,13 @@ class Followed:
                 "the pools' URLs don't match the plan",
                 "; ".join(f"{what} {', '.join(names)}" for what, names in rows if names),
                 "give a URL once for each pool of `hgpu show PLAN`, with --pool or in the file of --pools",
+            )
+        strangers = sorted(set(self.prefill_urls) - set(self.table.pools))
+        if strangers:
+            raise InputError(
+                f"no pool is called {', '.join(strangers)}",
+                f"the plan's are {', '.join(self.table.pools)}",
+                "give prefill engines of pools of `hgpu show PLAN` only",
             )
 
 
@@ -55,4 +65,5 @@ async def follow_again(router: "Router", read: Read, asked: asyncio.Event) -> No
             router.note(f"plan {router.plan.name} stays: {error}")
         else:
             router.metrics.reread("followed")
-            router.note(f"following plan {router.plan.name}: pools {', '.join(router.table.pools)}")
+            names = ", ".join(server.name for server in router.servers)
+            router.note(f"following plan {router.plan.name}: pools {names}")

@@ -198,7 +198,7 @@ class Front(asyncio.Protocol):
         """Return the exchange of a request; None where the router answers it itself."""
         router = self._router
         if request.path == HEALTH:
-            if not any(pool.healthy for pool in router.pools):
+            if not any(server.healthy for server in router.servers):
                 raise Refused(503, "no pool is healthy")
             return None
         if router.key and not _knows(request.header(b"authorization"), router.key):

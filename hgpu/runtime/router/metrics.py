@@ -1,10 +1,11 @@
 """What the router counts, as Prometheus reads it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from hgpu.runtime.router.handoff import Outcome
 from hgpu.runtime.router.upstream import Pool
 
 _FIRST_BYTE_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -56,6 +57,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._handoffs = Counter(
+            "hgpu_router_handoffs",
+            "Prompts of a pair, by what became of them at its prefill engine.",
+            ["pool", "outcome"],
+            registry=self.registry,
+        )
         self._in_flight = Gauge(
             "hgpu_router_in_flight", "Requests at a pool.", ["pool"], registry=self.registry
         )
@@ -63,19 +70,23 @@ class Metrics:
             "hgpu_router_healthy", "1 where a pool answers.", ["pool"], registry=self.registry
         )
 
-    def stand_before(self, pools: Iterable[Pool], leaving: Iterable[Pool]) -> None:
-        """Tell of these pools from now on; of those that leave, only what is still in flight."""
+    def stand_before(self, pools: Sequence[Pool], leaving: Iterable[Pool]) -> None:
+        """Tell of these pools' servers from now on; of those that leave, only what is still in flight."""
         self._in_flight.clear()
         self._healthy.clear()
+        servers = [server for pool in pools for server in pool.servers]
         at: dict[str, list[Pool]] = {}
-        for pool in (*pools, *leaving):
-            at.setdefault(pool.name, []).append(pool)
+        for server in (*servers, *leaving):
+            at.setdefault(server.name, []).append(server)
         for name, ones in at.items():
             self._in_flight.labels(name).set_function(partial(_in_flight, ones))
-        for pool in pools:
-            self._healthy.labels(pool.name).set_function(partial(getattr, pool, "healthy"))
-            self.retries.labels(pool.name)
-            self.broken.labels(pool.name)
+        for server in servers:
+            self._healthy.labels(server.name).set_function(partial(getattr, server, "healthy"))
+            self.retries.labels(server.name)
+            self.broken.labels(server.name)
+        for pair in (pool for pool in pools if pool.prefill):
+            for outcome in Outcome:
+                self._handoffs.labels(pair.name, outcome)
 
     def reread(self, outcome: str) -> None:
         """Count a plan that was read again."""
@@ -87,6 +98,10 @@ class Metrics:
         if pool:
             self._first_byte_s.labels(pool).observe(seconds)
 
+    def handed_off(self, pool: str, outcome: Outcome) -> None:
+        """Count a hand-off, or why there was none."""
+        self._handoffs.labels(pool, outcome).inc()
 
-def _in_flight(pools: Iterable[Pool]) -> int:
-    return sum(pool.in_flight for pool in pools)
+
+def _in_flight(servers: Iterable[Pool]) -> int:
+    return sum(server.in_flight for server in servers)

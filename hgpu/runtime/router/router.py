@@ -1,7 +1,7 @@
 """The router at work: what its connections share, its probes of the pools, and its end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hgpu.runtime.health import is_healthy
@@ -19,13 +19,19 @@ _LEAST, _MOST = 0.5, 32.0  # bytes that a token may have; what is beyond was no 
 
 @dataclass(frozen=True, slots=True)
 class RouterOptions:
-    """Seconds to try a request without an answer, for those in flight at the end, and between probes."""
+    """Seconds to try a request without an answer, for those in flight at the end, and between probes.
+
+    A pair's prefill engine has `handoff_s` seconds for a prompt; those of less than `handoff_tokens` tokens
+    aren't handed off, as connectors pass on whole blocks: of 16 tokens on GPUs, on CPUs of 128.
+    """
 
     retry_s: float = 60.0
     drain_s: float = 120.0
     probe_s: float = 1.0
     body_bytes: int = 64 << 20
     bytes_per_token: float = 4.0
+    handoff_s: float = 30.0
+    handoff_tokens: float = 128.0
 
 
 class Router:
@@ -47,7 +53,7 @@ class Router:
         self.draining = False
         self._bytes_per_token = options.bytes_per_token
         self._idle = asyncio.Event()
-        self._leaving: list[Pool] = []  # of earlier plans; streams of theirs may be under way
+        self._leaving: list[Pool] = []  # servers of earlier plans; streams of theirs may be under way
         self._probes: dict[Pool, asyncio.Task[None]] | None = None
         self.follow(plan)
 
@@ -56,21 +62,29 @@ class Router:
         """The routing table of the plan that is followed."""
         return self.plan.table
 
+    @property
+    def servers(self) -> list[Pool]:
+        """All servers of the pools: two for a pair."""
+        return [server for pool in self.pools for server in pool.servers]
+
     def follow(self, plan: Followed) -> None:
         """Send what comes from now on as a plan says.
 
-        A pool of the same name and place stays as it is. Answers that have begun come to their end where
-        they are, also from a pool that the plan doesn't have; requests without one take the new way.
+        A server of the same name and place stays as it is, so that a pool gets a prefill engine, or loses
+        it, while its other engine goes on. Answers that have begun come to their end where they are, also
+        from a server that the plan doesn't have; requests without one take the new way. A prompt that a
+        prefill engine has begun to compute is still handed off where the pool's other engine stays.
         """
-        fresh = [pool_at(name, plan.urls[name]) for name in plan.table.pools]
-        known = {(pool.name, pool.url): pool for pool in self.pools}
-        pools = [known.get((pool.name, pool.url), pool) for pool in fresh]
-        left = [pool for pool in self.pools if pool not in pools]
-        for pool in left:
-            pool.leave()
-        self._leaving = [pool for pool in (*self._leaving, *left) if pool.in_flight]
-        self.plan, self.pools = plan, pools
-        self.metrics.stand_before(pools, self._leaving)
+        urls, prefill_urls, names = plan.urls, plan.prefill_urls, plan.table.pools
+        fresh = [pool_at(name, urls[name], prefill_urls.get(name)) for name in names]
+        old = self.servers
+        known = {(server.name, server.url): server for server in old}
+        self.plan, self.pools = plan, [_joined(pool, known) for pool in fresh]
+        left = [server for server in old if server not in self.servers]
+        for server in left:
+            server.leave()
+        self._leaving = [server for server in (*self._leaving, *left) if server.in_flight]
+        self.metrics.stand_before(self.pools, self._leaving)
         if self._probes is not None:
             self._probe_all(self._probes)
 
@@ -90,9 +104,13 @@ class Router:
                 probe.cancel()
             await asyncio.gather(*probes.values(), return_exceptions=True)
 
+    def tokens(self, size: Size) -> float:
+        """Return the prompt's tokens, as far as is known."""
+        return size.input_tokens(self._bytes_per_token)
+
     def order(self, size: Size, tier: str) -> list[Pool]:
         """Return the pools to try for a request of that size; the mix, where a new plan lacks its tier."""
-        tokens = size.input_tokens(self._bytes_per_token)
+        tokens = self.tokens(size)
         if self.table.beyond(tokens):
             self.metrics.beyond_plan.inc()
         tier = tier if tier in self.table.tiers else ANY_TIER
@@ -110,6 +128,7 @@ class Router:
         if pool.healthy:
             self.note(f"{pool.name}: {why}")
             pool.healthy = False
+            pool.forsake()
 
     def left(self, client: Front) -> None:
         """Hear that a client has gone."""
@@ -130,12 +149,13 @@ class Router:
                 self.note(f"{len(self.clients)} requests aren't answered after {self.options.drain_s:g} s")
 
     def _probe_all(self, probes: dict[Pool, asyncio.Task[None]]) -> None:
-        """Probe the pools that the plan has, and no others."""
-        for pool in [pool for pool in probes if pool not in self.pools]:
-            probes.pop(pool).cancel()
-        for pool in self.pools:
-            if pool not in probes:
-                probes[pool] = self.loop.create_task(self._probe(pool))
+        """Probe the servers that the plan has, and no others."""
+        servers = self.servers
+        for gone in [server for server in probes if server not in servers]:
+            probes.pop(gone).cancel()
+        for server in servers:
+            if server not in probes:
+                probes[server] = self.loop.create_task(self._probe(server))
 
     async def _probe(self, pool: Pool) -> None:
         failures = 0
@@ -148,3 +168,11 @@ class Router:
             if failures >= FAILURES:
                 self.ill(pool, f"/health failed {FAILURES} times")
             await asyncio.sleep(self.options.probe_s)
+
+
+def _joined(fresh: Pool, known: Mapping[tuple[str, str], Pool]) -> Pool:
+    """Return a plan's pool, of servers that stand already where there are such."""
+    pool = known.get((fresh.name, fresh.url), fresh)
+    prefill = fresh.prefill
+    pool.prefill = known.get((prefill.name, prefill.url), prefill) if prefill else None
+    return pool

@@ -25,7 +25,10 @@ class Reader(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Pool:
-    """One pool's server: where it is, whether it answers, and what it is at."""
+    """One pool's server: where it is, whether it answers, and what it is at.
+
+    Where the pool is a pair of engines, this one decodes, and `prefill` computes prompts for it.
+    """
 
     name: str
     url: str
@@ -35,6 +38,8 @@ class Pool:
     leaving: bool = False  # the plan doesn't have it any more
     in_flight: int = 0
     idle: list["Connection"] = field(default_factory=list)
+    prefill: "Pool | None" = None
+    awaited: set[asyncio.Future[bool]] = field(default_factory=set)  # prompts that it is computing
 
     @property
     def authority(self) -> bytes:
@@ -42,17 +47,39 @@ class Pool:
         return f"{self.host}:{self.port}".encode()
 
     def leave(self) -> None:
-        """Take no more requests, and close the connections that nothing is at."""
+        """Take no more requests, close the connections that nothing is at, and wait for no prompts."""
         self.leaving = True
+        if self.prefill:
+            self.prefill.forsake()
         for connection in list(self.idle):
             connection.transport.close()
         self.idle.clear()
 
+    @property
+    def servers(self) -> tuple["Pool", ...]:
+        """What can answer a request of this pool, the one that should first."""
+        return (self, self.prefill) if self.prefill else (self,)
 
-def pool_at(name: str, url: str) -> Pool:
-    """Return a pool by its URL."""
+    def forsake(self) -> None:
+        """Wait no longer for prompts: each of them can be computed elsewhere."""
+        for future in self.awaited:
+            if not future.done():
+                future.set_result(False)
+
+    def idle_connection(self) -> "Connection | None":
+        """Take a connection that is kept open, if there is one."""
+        while self.idle:
+            connection = self.idle.pop()
+            if not connection.transport.is_closing():
+                return connection
+        return None
+
+
+def pool_at(name: str, url: str, prefill_url: str | None = None) -> Pool:
+    """Return a pool by its URL, and that of the engine that computes its prompts, if one does."""
     where = urlsplit(url)
-    return Pool(name, url, where.hostname or "", where.port or 80)
+    prefill = pool_at(f"{name}/prefill", prefill_url) if prefill_url else None
+    return Pool(name, url, where.hostname or "", where.port or 80, prefill=prefill)
 
 
 class Connection(asyncio.Protocol):

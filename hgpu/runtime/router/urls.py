@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 from hgpu.core.errors import InputError
 
+_PREFILL = "prefill "
+
 
 def urls_of(words: Iterable[str]) -> dict[str, str]:
     """Return the URL of each `NAME=URL`. Raises InputError for other words, and for a name twice."""
@@ -22,14 +24,19 @@ def urls_of(words: Iterable[str]) -> dict[str, str]:
     return urls
 
 
-def words_of(path: Path) -> list[str]:
-    """Return the `NAME=URL` lines of a file; empty ones and those that begin with # say nothing."""
+def words_of(path: Path) -> tuple[list[str], list[str]]:
+    """Return a file's `NAME=URL` lines: those of pools, and those of prefill engines behind `prefill `.
+
+    Empty lines and those that begin with # say nothing.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(f"can't read the pools' URLs from {path}", why, "see --pools") from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    words = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    prefills = [word.removeprefix(_PREFILL).lstrip() for word in words if word.startswith(_PREFILL)]
+    return [word for word in words if not word.startswith(_PREFILL)], prefills
 
 
 def _usable(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the phase scheduler needs of a vLLM, found by looking and not by version."""
+"""What hgpu's plugins need of a vLLM, found by looking and not by version."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ REQUEST_NEEDS = (
     "num_tokens",
     "spec_token_ids",
 )
+CONNECTOR_NEEDS = ("block_hashes", "num_prompt_tokens", "num_tokens")
 TRIED = "0.32"
 
 
@@ -34,6 +35,20 @@ def require_features() -> None:
             f"the phase scheduler can't steer vLLM {vllm.__version__}",
             f"it has no {', '.join(missing)}",
             f"use a vLLM as {TRIED}, or leave out --scheduler-cls",
+        )
+
+
+def require_connector_features() -> None:
+    """Refuse a vLLM whose requests FolderConnector can't read. Raises InputError with what is missing."""
+    from vllm.v1.request import Request
+
+    if missing := [name for name in CONNECTOR_NEEDS if name not in _has(Request)]:
+        import vllm
+
+        raise InputError(
+            f"FolderConnector can't pass the KV cache of vLLM {vllm.__version__} on",
+            f"its requests have no {', '.join(missing)}",
+            f"use a vLLM as {TRIED}, or run one engine in the pair's place",
         )
 
 

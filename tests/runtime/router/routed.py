@@ -44,8 +44,12 @@ class Backend:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def serve(self, reader, writer):
-        self.tasks.append(asyncio.create_task(self(reader, writer)))
-        await asyncio.wait(self.tasks[-1:])
+        task = asyncio.create_task(self(reader, writer))
+        self.tasks.append(task)
+        try:
+            await asyncio.wait([task])
+        finally:
+            writer.close()  # also where the task has ended before it began
 
     async def __call__(self, reader, writer):
         try:
@@ -115,18 +119,23 @@ class Running:
 
 
 @asynccontextmanager
-async def routing(*answers, rows=None, limits=None, key=None, **options):
-    """Run a router before a server for each of `answers`; the pools are called a, b, ..."""
+async def routing(*answers, rows=None, limits=None, key=None, prefill=None, **options):
+    """Run a router before a server for each of `answers`; the pools are called a, b, ...
+
+    With `prefill`, an answer too, pool a is a pair, and the last of `backends` computes its prompts.
+    """
     names = "abc"[: len(answers)]
-    backends = [Backend(answer) for answer in answers]
+    backends = [Backend(answer) for answer in (*answers, *([prefill] if prefill else ()))]
     servers = [await asyncio.start_server(backend.serve, "127.0.0.1", 0) for backend in backends]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     table = Table(
         names, limits or [4096] * len(names), rows or [row({name: 1 / len(names) for name in names})]
     )
-    urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
+    places = [f"http://127.0.0.1:{port}" for port in ports]
+    urls = dict(zip(names, places, strict=False))
     said = asyncio.Queue()
-    router = Router(Followed(table, urls, "first"), RouterOptions(**options), key, said.put_nowait)
+    plan = Followed(table, urls, "first", {"a": places[-1]} if prefill else {})
+    router = Router(plan, RouterOptions(**options), key, said.put_nowait)
     stop = asyncio.Event()
     serving = asyncio.create_task(router.serve("127.0.0.1", 0, stop))
     url = await said.get()
@@ -137,6 +146,7 @@ async def routing(*answers, rows=None, limits=None, key=None, **options):
     finally:
         stop.set()
         await serving
+        await asyncio.get_running_loop().shutdown_default_executor()  # probes whose servers go next
         for server, backend in zip(servers, backends, strict=True):
             server.close()
             await backend.end()

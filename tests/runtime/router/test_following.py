@@ -216,17 +216,17 @@ def test_a_plan_without_pools_is_refused():
 class Load:
     """Clients that ask all the time; `failures` has what wasn't answered."""
 
-    def __init__(self, url, clients=4):
+    def __init__(self, url, clients=4, prompt="hello"):
         self.failures, self.served, self._enough = [], [], threading.Event()
         self._more = threading.Condition()
-        self._clients = [threading.Thread(target=self._ask, args=[url]) for _ in range(clients)]
+        self._clients = [threading.Thread(target=self._ask, args=[url, prompt]) for _ in range(clients)]
         for client in self._clients:
             client.start()
 
-    def _ask(self, url):
+    def _ask(self, url, prompt):
         while not self._enough.is_set():
             try:
-                answer = complete(url, "mock", "hello", 4).tokens
+                answer = complete(url, "mock", prompt, 4).tokens
             except HgpuError as error:
                 self.failures.append(str(error))
                 return
