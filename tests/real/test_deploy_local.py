@@ -3,6 +3,7 @@
 import os
 import time
 import urllib.request
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -10,15 +11,18 @@ import pytest
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload, Solver
 from hgpu.artifacts.store import Draft, save
 from hgpu.core.gpu import DType
-from hgpu.core.operating_point import EngineOptions, OperatingPoint
+from hgpu.core.operating_point import EngineOptions, Mode, OperatingPoint
+from hgpu.core.phases import PhaseOptions, Phases
 from hgpu.core.provenance import Provenance
+from hgpu.core.step import StepModel
 from hgpu.deploy.driver import DeployOptions
 from hgpu.deploy.drivers import TARGETS
 from hgpu.deploy.record import deployment_payload
-from hgpu.deploy.state import Phase
+from hgpu.deploy.state import Phase, log_path
 from hgpu.runtime.completion import complete, served_model
 from hgpu.runtime.tags import tagged
 from hgpu.runtime.tiny_model import make_tiny_model
+from hgpu.runtime.vllm.options import SCHEDULER
 
 pytestmark = pytest.mark.vllm
 
@@ -143,3 +147,18 @@ def test_two_engines_and_a_router_live_die_and_go(plan, tmp_path):
     _, _ = timed("destroy", LOCAL.destroy, tmp_path, name)
     assert tagged(name, folder) == []
     assert LOCAL.status(tmp_path) == []
+
+
+def test_a_planned_engine_in_mode_pd_runs_with_the_phase_scheduler(plan, tmp_path):
+    step = StepModel(2e-3, 15e-3, 4e-9, 1e-7, 2e-5, 200.0, 4.0)
+    (row,) = plan.payload.allocation
+    point = replace(row.point, mode=Mode.PD)
+    told = Phases(PhaseOptions(15.0, 0.05), step)
+    update = {"mode": "pd", "point": point, "phases": told, "count": 1, "engines": 1}
+    payload = plan.payload.model_copy(update={"allocation": [row.model_copy(update=update)]})
+    made = save(tmp_path, Draft(kind="plan", slug="phases", payload=payload))
+    deployed = LOCAL.apply(made, tmp_path, OPTIONS, print)
+    assert complete(deployed.state.front_url, "tiny-llama", "x " * 200, 4).tokens >= 1
+    log = log_path(tmp_path / "state" / deployed.state.name, "engine-0").read_text()
+    assert f"Using custom scheduler class {SCHEDULER}" in log
+    assert deployment_payload(payload, deployed, "dummy").slots[0].command.count("--scheduler-cls") == 1
