@@ -63,14 +63,14 @@ def plan_latency(plan: Artifact[PlanPayload], root: Path) -> dict[OperatingPoint
                 f"of the plan's inputs, {', '.join(lost) or 'none'} can't be found or read under {root}",
                 "name the folder that the plan was made in with --results, or plan again",
             )
-    return {pool.point: found[pool.point.timed_as] for pool in plan.payload.allocation}
+    return {pool.point: found[pool.point] for pool in plan.payload.allocation}
 
 
 def latency_of_inputs(
     plan: Artifact[PlanPayload], root: Path
 ) -> tuple[dict[OperatingPoint, LatencyArtifact], list[str]]:
-    """Return the latency models among a plan's inputs, and the digests of those that can't be read."""
-    found: dict[OperatingPoint, LatencyArtifact] = {}
+    """Return the latency models of a plan's pools among its inputs, and the digests of unreadable ones."""
+    made: list[LatencyArtifact] = []
     lost = []
     for row in plan.manifest.inputs:
         if row.kind == "latency":
@@ -79,5 +79,7 @@ def latency_of_inputs(
             except ArtifactError:
                 lost.append(row.digest[:12])
                 continue
-            found[artifact.payload.point] = artifact
+            made.append(artifact)
+    points = {pool.point for pool in plan.payload.allocation}
+    found = {point: one for point in points for one in made if one.payload.point.times(point)}
     return found, lost

@@ -1,5 +1,6 @@
 """The unit that is profiled, fitted and packed: a GPU type and the way an engine runs on it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -54,12 +55,38 @@ class OperatingPoint:
         return " ".join(parts)
 
     @property
-    def timed_as(self) -> "OperatingPoint":
-        """The point whose steps it takes: mode `pd` chooses what is in a step, and changes no step."""
-        return replace(self, mode=Mode.MIXED) if self.mode is Mode.PD else self
+    def full_name(self) -> str:
+        """The name with the token budget of a step, as `L4 512t`."""
+        return f"{self.name} {self.engine.max_num_batched_tokens}t"
+
+    def times(self, other: "OperatingPoint") -> bool:
+        """Tell whether a step model of this point is one of another's.
+
+        Mode `pd` and the token budget choose what is in a step, and change no step: so the other may be in
+        mode `pd` where this one is in mode `mixed`, and have a smaller budget.
+        """
+        tokens = self.engine.max_num_batched_tokens
+        mode = self.mode if other.mode is Mode.PD and self.mode is Mode.MIXED else other.mode
+        same = replace(other, mode=mode, engine=replace(other.engine, max_num_batched_tokens=tokens))
+        return same == self and other.engine.max_num_batched_tokens <= tokens
 
     @property
     def formats(self) -> str:
         """Format of the weights and, where it was asked for, of the KV cache: `bf16, KV cache in fp8`."""
         cache = self.engine.kv_cache_dtype
         return f"{self.dtype}, KV cache in {cache}" if cache else str(self.dtype)
+
+
+def timed_points(points: Iterable[OperatingPoint]) -> dict[OperatingPoint, OperatingPoint]:
+    """Return for each point the one whose steps are timed for it: in mode `mixed`, of the largest budget."""
+    given = list(dict.fromkeys(points))
+    mixed = [replace(point, mode=Mode.MIXED) if point.mode is Mode.PD else point for point in given]
+    largest = sorted(mixed, key=lambda point: -point.engine.max_num_batched_tokens)
+    return {point: next(one for one in largest if one.times(point)) for point in given}
+
+
+def names_of(points: Iterable[OperatingPoint]) -> dict[OperatingPoint, str]:
+    """Return a name for each point that no other has: with its token budget where several share the name."""
+    known = set(points)
+    names = [point.name for point in known]
+    return {point: point.name if names.count(point.name) == 1 else point.full_name for point in known}

@@ -14,7 +14,7 @@ from hgpu.artifacts.store import Artifact, Draft, load
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.model import ModelSpec
-from hgpu.core.operating_point import Mode, OperatingPoint
+from hgpu.core.operating_point import Mode, OperatingPoint, timed_points
 from hgpu.core.provenance import Provenance
 from hgpu.latency.fit import fit
 from hgpu.profilers.estimate import estimate
@@ -38,14 +38,14 @@ class Selection:
 def select_latency(
     root: Path, model: ModelSpec, points: Sequence[OperatingPoint], refs: Sequence[str], only_estimates: bool
 ) -> Selection:
-    """Return the latency model of each point.
+    """Return the latency model of each point: of the one that is timed for it (`timed_points`).
 
     Named `refs` come first and must fit the model and a point; then, unless `only_estimates`,
-    the newest fit of measurements in the store; what is left is estimated and says so. A point in mode
-    `pd` has the model of the same engine in mode `mixed`. Under
+    the newest fit of measurements in the store; what is left is estimated and says so. Under
     CI=true a run doesn't take what happens to be newest: it must name it or ask for estimates.
     """
-    timed = list(dict.fromkeys(point.timed_as for point in points))
+    timing = timed_points(points)
+    timed = list(dict.fromkeys(timing.values()))
     chosen = _named(root, model, timed, refs)
     refused: dict[OperatingPoint, str] = {}
     for point in timed:
@@ -60,8 +60,8 @@ def select_latency(
         except Infeasible as error:
             refused[point] = error.why
     return Selection(
-        {point: chosen[point.timed_as] for point in points if point.timed_as in chosen},
-        {point: refused[point.timed_as] for point in points if point.timed_as in refused},
+        {point: chosen[timing[point]] for point in points if timing[point] in chosen},
+        {point: refused[timing[point]] for point in points if timing[point] in refused},
     )
 
 

@@ -111,6 +111,7 @@ def allocation_table(payload: PlanPayload) -> Table:
         "GPU",
         ">tp",
         "mode",
+        ">step",
         ">USD/h",
         ">busy",
         "price of",
@@ -118,11 +119,12 @@ def allocation_table(payload: PlanPayload) -> Table:
     for row in payload.allocation:
         rows.add_row(
             row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp), row.mode,
-            usd(row.usd_per_hour), f"{row.utilization:.0%}", row.price_date,
+            f"{row.point.engine.max_num_batched_tokens}t", usd(row.usd_per_hour), f"{row.utilization:.0%}",
+            row.price_date,
         )  # fmt: skip
     if payload.idle_usd_per_hour:
         rows.add_row(
-            "(reserved, unused)", "", "", "", "", "", "", "", usd(payload.idle_usd_per_hour), "0%", ""
+            "(reserved, unused)", "", "", "", "", "", "", "", "", usd(payload.idle_usd_per_hour), "0%", ""
         )
     return rows
 

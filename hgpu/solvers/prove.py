@@ -13,7 +13,7 @@ from typing import Any
 
 from hgpu.artifacts.payloads.plan import Proof, ProofRound
 from hgpu.core.errors import Infeasible
-from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.operating_point import OperatingPoint, names_of
 from hgpu.latency.confidence import slower
 from hgpu.simulator.balance import DEFAULT_BALANCER
 from hgpu.simulator.fleet import Fleet, FleetRun, replay
@@ -111,8 +111,13 @@ class Prover:
         for number, (demand, plan) in enumerate(zip(demands, plans, strict=True)):
             run = self._run(number, demand, plan)
             runs.append(run)
-            rounds.append(_round(promise_of(plan.payload), plan, run, headroom))
+            rounds.append(_round(promise_of(plan.payload), plan, run, self._named(headroom)))
         return Trial(headroom, tuple(plans), tuple(runs), tuple(rounds))
+
+    def _named(self, headroom: Headroom) -> dict[str, float]:
+        """Return headroom by the names of points, which tell all candidates apart."""
+        names = names_of(point for demand in self.demands for point in demand.candidates.latency)
+        return {names[point]: factor for point, factor in headroom.items()}
 
     def _run(self, number: int, demand: Demand, plan: Planned) -> FleetRun:
         """Simulate a plan; one that differs from an earlier one by its headroom alone isn't played again."""
@@ -132,7 +137,7 @@ class Prover:
         return fleet_of(plan.payload, models)
 
 
-def _round(promise: Promise, plan: Planned, run: FleetRun, headroom: Headroom) -> ProofRound:
+def _round(promise: Promise, plan: Planned, run: FleetRun, headroom: dict[str, float]) -> ProofRound:
     """The objective that fell short most, or came closest to it."""
     rows = [row for made in attainments(promise, run) for row in made.objectives]
     worst = min(rows, key=lambda row: row.share - row.objective.percentile / 100)
@@ -141,7 +146,7 @@ def _round(promise: Promise, plan: Planned, run: FleetRun, headroom: Headroom) -
         fleet=fleet_text(plan.allocation),
         attained=worst.share,
         target=worst.objective.percentile / 100,
-        headroom={point.name: factor for point, factor in headroom.items()},
+        headroom=headroom,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from hgpu.artifacts.payloads.plan import Forbidden
 from hgpu.core.errors import Infeasible
-from hgpu.core.operating_point import OperatingPoint
+from hgpu.core.operating_point import OperatingPoint, names_of
 from hgpu.core.slo import Tier
 from hgpu.latency.capacity import Capacity
 from hgpu.specs.service import Service
@@ -33,8 +33,9 @@ def check_buckets(
         }
         if any(capacity.rate_rps > 0 for capacity in rows.values()):
             continue
-        reasons = [f"{point.name}: {capacity.reason}" for point, capacity in rows.items()]
-        reasons += [f"{point.name}: {why}" for point, why in refused.items()]
+        names = names_of([*rows, *refused])
+        reasons = [f"{names[point]}: {capacity.reason}" for point, capacity in rows.items()]
+        reasons += [f"{names[point]}: {why}" for point, why in refused.items()]
         what = f"{tier.name} requests" if tier.name else "requests"
         raise Infeasible(
             f"no GPU type serves {what} with {bucket.name} tokens within the objectives",
@@ -69,13 +70,14 @@ def _relaxation(tier: Tier, rows: Mapping[OperatingPoint, Capacity]) -> str:
 def forbidden(service: Service, served: Served, refused: Mapping[OperatingPoint, str]) -> list[Forbidden]:
     """Return, for each operating point, how many buckets (a tier) it can't serve, and the first reason."""
     every = len(service.workload.buckets) * len(service.tiers)
-    rows = [Forbidden(point=point.name, buckets=every, reason=why) for point, why in refused.items()]
+    names = names_of([*refused, *(point for _, point in served)])
+    rows = [Forbidden(point=names[point], buckets=every, reason=why) for point, why in refused.items()]
     for point in dict.fromkeys(point for _, point in served):
         capacity = [c for tier in service.tiers for c in served[tier.name, point]]
         reasons = [c.reason for c in capacity if c.reason]
         if not rentable(service, point):
             why = "no offer has it in the chosen clouds, regions and markets"
-            rows.append(Forbidden(point=point.name, buckets=every, reason=why))
+            rows.append(Forbidden(point=names[point], buckets=every, reason=why))
         elif reasons:
-            rows.append(Forbidden(point=point.name, buckets=len(reasons), reason=reasons[0]))
+            rows.append(Forbidden(point=names[point], buckets=len(reasons), reason=reasons[0]))
     return rows

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 
 from hgpu.artifacts.payloads.plan import AllocationRow, RoutingRow
 from hgpu.core.allocation import Allocation
+from hgpu.core.operating_point import names_of
 from hgpu.core.phases import Phases
 from hgpu.solvers.demand import Row
 from hgpu.solvers.problem import Problem
 
 
 def pool_names(allocation: Allocation) -> list[str]:
-    """Return a short, unique, path-safe name for each pool: GPU type, and offer where needed."""
-    short = [re.sub(r"[^a-z0-9.]+", "-", pool.point.name.lower()) for pool in allocation.pools]
+    """Return a short, unique, path-safe name for each pool: GPU type, budget and offer where needed."""
+    names = names_of(pool.point for pool in allocation.pools)
+    short = [re.sub(r"[^a-z0-9.]+", "-", names[pool.point].lower()) for pool in allocation.pools]
     long = [
-        re.sub(r"[^a-z0-9.]+", "-", f"{pool.point.name}-{pool.offer.name}".lower())
+        re.sub(r"[^a-z0-9.]+", "-", f"{names[pool.point]}-{pool.offer.name}".lower())
         for pool in allocation.pools
     ]
     return [
@@ -94,8 +96,10 @@ def unbounded_rows(problem: Problem, allocation: Allocation) -> list[RoutingRow]
 def fleet_text(allocation: Allocation) -> str:
     """Return the fleet in a few words, as `2× L4 + 1× H100-SXM tp2`; the counts are of engines."""
     engines: dict[str, int] = {}
+    names = names_of(pool.point for pool in allocation.pools)
     for pool in allocation.pools:
-        engines[pool.point.name] = engines.get(pool.point.name, 0) + pool.engines
+        name = names[pool.point]
+        engines[name] = engines.get(name, 0) + pool.engines
     return " + ".join(f"{count}× {name}" for name, count in engines.items())
 
 

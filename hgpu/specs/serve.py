@@ -92,9 +92,9 @@ class SloSpec(Objectives):
 
 
 class EngineSpec(Strict):
-    """vLLM's settings, with its names; see EngineOptions."""
+    """vLLM's settings, with its names; see EngineOptions. Several token budgets are ways to run an engine."""
 
-    max_num_batched_tokens: Count = 2048
+    max_num_batched_tokens: Count | Annotated[list[Count], Field(min_length=1)] = 2048
     max_num_seqs: Count = 256
     max_model_len: Count = 8192
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.9
@@ -109,17 +109,35 @@ class EngineSpec(Strict):
             raise ValueError(f"an engine keeps its KV cache in {', '.join(KV_DTYPES)}, not in {dtype}")
         return dtype
 
-    def to_options(self) -> EngineOptions:
-        """Return the options with bytes instead of GiB."""
-        return EngineOptions(
-            self.max_num_batched_tokens,
-            self.max_num_seqs,
-            self.max_model_len,
-            self.gpu_memory_utilization,
-            self.enforce_eager,
-            None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30),
-            self.kv_cache_dtype,
-        )
+    @model_validator(mode="after")
+    def _a_token_each(self) -> "EngineSpec":
+        if min(self.budgets) < self.max_num_seqs and len(self.budgets) > 1:
+            raise ValueError(
+                f"max_num_batched_tokens {min(self.budgets)} is below max_num_seqs {self.max_num_seqs}, and "
+                "vLLM refuses that: a step could not decode a token for each sequence"
+            )
+        return self
+
+    @property
+    def budgets(self) -> list[int]:
+        """Token budgets of a step, rising."""
+        given = self.max_num_batched_tokens
+        return sorted(set(given)) if isinstance(given, list) else [given]
+
+    def to_options(self) -> list[EngineOptions]:
+        """Return the options for each token budget, with bytes instead of GiB."""
+        return [
+            EngineOptions(
+                tokens,
+                self.max_num_seqs,
+                self.max_model_len,
+                self.gpu_memory_utilization,
+                self.enforce_eager,
+                None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30),
+                self.kv_cache_dtype,
+            )
+            for tokens in self.budgets
+        ]
 
 
 class OffersSpec(Strict):

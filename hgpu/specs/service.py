@@ -13,7 +13,7 @@ from hgpu.catalog.offers import load_offers, select_offers
 from hgpu.core.errors import InputError
 from hgpu.core.model import ModelSpec
 from hgpu.core.offer import Offer
-from hgpu.core.operating_point import Mode, OperatingPoint
+from hgpu.core.operating_point import Mode, OperatingPoint, timed_points
 from hgpu.core.slo import Tier
 from hgpu.core.workload import Workload
 from hgpu.specs.serve import ServeSpec, WorkloadSpec
@@ -56,7 +56,7 @@ class Service:
     @property
     def timed_points(self) -> tuple[OperatingPoint, ...]:
         """The points whose steps have to be timed: several may take the same ones."""
-        return tuple(dict.fromkeys(point.timed_as for point in self.points))
+        return tuple(dict.fromkeys(timed_points(self.points).values()))
 
 
 def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offer] | None = None) -> Service:
@@ -68,7 +68,8 @@ def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offe
     model = load_model(spec.model, spec.dtype)
     workload, files = workload_of(spec.workload)
     gpus = list(dict.fromkeys(resolve_gpu(name).name for name in spec.gpus))
-    engine = spec.engine.to_options()
+    engines = spec.engine.to_options()
+    engine = engines[0]
     if engine.max_model_len > model.max_context_tokens:
         raise InputError(
             f"engine.max_model_len {engine.max_model_len} is more than {spec.model} can do",
@@ -80,6 +81,7 @@ def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offe
         for gpu in gpus
         for tp in sorted(set(spec.tensor_parallel))
         for mode in sorted(set(spec.modes), key=list(Mode).index)
+        for engine in engines
     )
     if offers is None:
         offers = select_offers(

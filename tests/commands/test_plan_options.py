@@ -79,6 +79,24 @@ def test_refined_capacities_are_kept_and_used_again(hgpu: Run, tmp_path: Path) -
     assert first["digest"] == again["digest"]
 
 
+def test_mode_pd_and_a_token_budget_are_simulated_as_they_were_planned(hgpu: Run, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "gpus": ["A10G"],
+        "workload": {"lengths": "fixed:512x128", "rate_rps": 6, "requests": 500},
+        "slo": {"tpot_ms": 55, "ttft_ms": 2000, "percentile": 90},
+    }
+    budgets = {"max_num_batched_tokens": [1024, 2048], "max_num_seqs": 64}
+    path = written(tmp_path, modes=["mixed", "pd"], engine=budgets, **changes)
+    refused = hgpu("plan", path)
+    assert refused.returncode == 2 and "--refine" in refused.stderr
+    planned = hgpu("plan", path, "--refine", "--json")
+    assert planned.returncode == 0, planned.stderr
+    (row,) = json.loads(planned.stdout)["allocation"]
+    assert row["mode"] == "pd" and row["phases"]["options"]["tpot_s"] < 0.055
+    simulated = hgpu("simulate", "latest", "--rates", "1", "--requests", "1000", "--json")
+    assert simulated.returncode == 0, simulated.stderr
+
+
 def test_bad_input_is_answered_not_planned(hgpu: Run, tmp_path: Path) -> None:
     cases = (
         ({"workload": {"lengths": "chat", "rate_rps": 0}}, 2, "workload.rate_rps"),

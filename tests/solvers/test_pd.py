@@ -19,7 +19,7 @@ from hgpu.simulator.proof import fleet_of
 from hgpu.solvers.demand import Demand
 from hgpu.solvers.plan import make_plans
 from hgpu.solvers.refine import Refiner
-from hgpu.specs.serve import ServeSpec
+from hgpu.specs.serve import EngineSpec, ServeSpec
 from hgpu.workloads.replay import poisson_trace
 from tests.solvers.services import demand
 
@@ -108,3 +108,24 @@ def test_without_a_tpot_objective_there_is_nothing_to_keep() -> None:
 def test_an_autoscaler_refuses_a_pool_that_it_cannot_size(tight: PlanPayload) -> None:
     with pytest.raises(InputError, match="can't be scaled by load"):
         controlled_pools(tight, {}, {})
+
+
+def test_of_several_token_budgets_the_plan_takes_what_costs_least(tmp_path: Path) -> None:
+    slo = {"tpot_ms": 55, "ttft_ms": 2000, "percentile": 90}
+    workload = {"lengths": "fixed:512x128", "rate_rps": 6, "requests": 500}
+    costs = {}
+    for budgets in (128, 2048, [128, 2048]):
+        engine = {"max_num_batched_tokens": budgets, "max_num_seqs": 64}
+        found = demand(tmp_path, slo=slo, workload=workload, engine=engine, **PLAN)
+        assert len({id(model) for model in found.candidates.latency.values()}) == 1  # timed once
+        refiner = Refiner([found], Memo(tmp_path / "memo"), lambda *_: None)
+        plan = make_plans(refiner.refine())[0].payload
+        costs[str(budgets)] = plan.cost_usd_per_hour
+    (row,) = plan.allocation
+    assert row.point.engine.max_num_batched_tokens == 128
+    assert costs["[128, 2048]"] == costs["128"] < costs["2048"]
+
+
+def test_a_budget_that_vllm_refuses_is_refused_in_the_spec() -> None:
+    with pytest.raises(ValueError, match="below max_num_seqs 256"):
+        EngineSpec.model_validate({"max_num_batched_tokens": [128, 2048]})

@@ -83,7 +83,8 @@ def demand_of(
     points = tuple(dict.fromkeys(pool.point for pool in pools))
     offers = tuple(dict.fromkeys(pool.offer for pool in pools))
     proved = plan.proof.rounds[-1].headroom if plan.proof and plan.proof.held else {}
-    headroom = {point: proved[point.name] for point in points if point.name in proved}
+    names = {point: name for point in points for name in (point.name, point.full_name) if name in proved}
+    headroom = {point: proved[name] for point, name in names.items()}
     service = Service(plan.model, plan.model_source, plan.workload, tiers, points, offers, {}, 1, ())
     candidates = Candidates({point: models[point] for point in points}, {}, plan.confidence, headroom)
     return Demand(service, candidates)

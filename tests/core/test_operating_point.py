@@ -1,0 +1,57 @@
+"""Which points take the same steps, and how they are told apart."""
+
+from dataclasses import replace
+
+import pytest
+
+from hgpu.core.operating_point import EngineOptions, Mode, OperatingPoint, names_of, timed_points
+
+
+def point(tokens: int, mode: Mode = Mode.MIXED, gpu: str = "L4", **engine: int) -> OperatingPoint:
+    return OperatingPoint(gpu, mode=mode, engine=EngineOptions(tokens, **engine))
+
+
+def test_a_point_times_itself_and_what_only_chooses_otherwise_what_is_in_a_step() -> None:
+    timed = point(2048)
+    assert timed.times(timed)
+    assert timed.times(point(512)) and timed.times(point(512, Mode.PD))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        point(4096),
+        point(2048, gpu="A10G"),
+        point(2048, max_num_seqs=8),
+        point(2048, Mode.OFFLOAD),
+        replace(point(2048), tp=2),
+    ],
+)
+def test_it_times_no_larger_step_and_no_other_engine(other: OperatingPoint) -> None:
+    assert not point(2048).times(other)
+
+
+def test_what_was_measured_in_mode_pd_is_not_taken_for_mixed() -> None:
+    assert not point(2048, Mode.PD).times(point(2048))
+
+
+def test_steps_are_timed_once_an_engine_for_the_largest_budget() -> None:
+    points = [point(512), point(2048), point(512, Mode.PD), point(512, gpu="A10G"), point(512, Mode.OFFLOAD)]
+    timed = timed_points(points)
+    assert [timed[each] for each in points] == [
+        point(2048),
+        point(2048),
+        point(2048),
+        point(512, gpu="A10G"),
+        point(512, Mode.OFFLOAD),
+    ]
+
+
+def test_names_have_the_budget_only_where_it_is_needed() -> None:
+    names = names_of([point(512), point(2048), point(512, gpu="A10G"), point(512, Mode.PD)])
+    assert list(map(names.get, [point(512), point(2048), point(512, gpu="A10G"), point(512, Mode.PD)])) == [
+        "L4 512t",
+        "L4 2048t",
+        "A10G",
+        "L4 pd",
+    ]
