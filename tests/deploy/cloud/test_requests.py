@@ -64,7 +64,7 @@ def test_options_of_rented_machines_need_a_machine():
     ("spec", "words"),
     [
         ({"tensor_parallel": [2]}, "g6.xlarge is too small"),
-        ({"modes": ["pd"]}, "can't be profiled in mode"),
+        ({"modes": ["offload"]}, "can't be profiled in mode"),
         ({"model": "HERE"}, "file or folder of this machine"),
     ],
 )
