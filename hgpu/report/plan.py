@@ -99,6 +99,17 @@ def saving_text(payload: PlanPayload) -> str:
     return f"{saving:.0%} less than the best single type ({fleet})"
 
 
+def gpu_labels(payload: PlanPayload) -> list[str]:
+    """Return the GPU type of each pool, with the budget of a step where pools of one type differ in it."""
+    budgets: dict[str, set[int]] = {}
+    for row in payload.allocation:
+        budgets.setdefault(row.gpu, set()).add(row.point.engine.max_num_batched_tokens)
+    return [
+        row.gpu if len(budgets[row.gpu]) == 1 else f"{row.gpu} {row.point.engine.max_num_batched_tokens}t"
+        for row in payload.allocation
+    ]
+
+
 def allocation_table(payload: PlanPayload) -> Table:
     """Return a row a pool: what is rented and what runs on it."""
     rows = table(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hgpu.report.output import console, table, usd
-from hgpu.report.plan import best_single, plan_json
+from hgpu.report.plan import best_single, gpu_labels, plan_json
 from hgpu.solvers.sweep import Cell
 
 
@@ -48,7 +48,10 @@ def print_sweep(cells: Sequence[Cell]) -> None:
         saving = payload.savings_vs_best_single_type
         rows.add_row(
             *values,
-            " + ".join(f"{row.count}× {row.gpu} ({row.offer})" for row in payload.allocation),
+            " + ".join(
+                f"{row.count}× {label} ({row.offer})"
+                for row, label in zip(payload.allocation, gpu_labels(payload), strict=True)
+            ),
             usd(payload.cost_usd_per_hour),
             f"{best.count}× {best.gpu}" if best else "none can",
             usd(best.cost_usd_per_hour or 0.0) if best else "-",

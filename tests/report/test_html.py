@@ -21,6 +21,7 @@ from hgpu.profilers.samples import to_parquet
 from hgpu.profilers.telemetry_summary import CardTelemetry, RunTelemetry, to_json
 from hgpu.report.html.anything import any_page
 from hgpu.report.html.pages import PAGES
+from hgpu.report.html.plan import fleet_text
 from hgpu.report.html.render import html_report, rendered
 
 HOSTILE = (
@@ -130,6 +131,15 @@ def test_a_plan_shows_costs_pools_and_what_it_cant_use(tmp_path: Path) -> None:
     assert "Can't serve it alone: cpu-2core." in text
     assert "the cache is too small" in text
     assert "No simulation of this plan is in the store" in text
+
+
+def test_pools_of_one_type_are_told_apart_by_their_token_budget(tmp_path: Path) -> None:
+    (row,) = load(GOLDEN / "plan.v2").payload.allocation
+    small = replace(row.point, engine=replace(row.point.engine, max_num_batched_tokens=128))
+    rows = [row, row.model_copy(update={"pool": "small", "point": small})]
+    text = read(page(tmp_path, saved_plan(tmp_path, allocation=rows))).text
+    assert "2× cpu-1core 512t + 2× cpu-1core 128t" in text
+    assert fleet_text(saved_plan(tmp_path).payload) == "2× cpu-1core"
 
 
 def test_a_plan_shows_the_simulations_of_itself_only(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from hgpu.report.plan import (
     baselines_table,
     best_single,
     forbidden_table,
+    gpu_labels,
     objectives_text,
     predictions_table,
     saving_text,
@@ -94,7 +95,8 @@ def _rented(payload: PlanPayload) -> Table:
 
 def fleet_text(payload: PlanPayload) -> str:
     """Return the fleet as `1× H100-SXM + 5× L4`."""
-    return " + ".join(f"{row.count}× {row.gpu}" for row in payload.allocation)
+    rows = zip(payload.allocation, gpu_labels(payload), strict=True)
+    return " + ".join(f"{row.count}× {label}" for row, label in rows)
 
 
 def _prices(payload: PlanPayload) -> str:
