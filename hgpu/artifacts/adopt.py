@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from hgpu.artifacts.durable import sync_folder, write_synced
 from hgpu.artifacts.resolve import entries
 from hgpu.artifacts.store import MANIFEST, Artifact, load
 from hgpu.core.errors import ArtifactError, HgpuError
@@ -30,10 +31,10 @@ def adopt(root: Path, folder: Path) -> Artifact[Any]:
         parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         for name in [*(row.path for row in found.manifest.files), MANIFEST]:
-            _copy(folder / name, staging / name)
-        _sync(staging)
+            write_synced(staging / name, (folder / name).read_bytes())
+        sync_folder(staging)
         staging.rename(parent / folder.name)
-        _sync(parent)
+        sync_folder(parent)
     except OSError as error:
         raise HgpuError(
             f"can't write the {found.manifest.kind} artifact under {root}",
@@ -43,18 +44,3 @@ def adopt(root: Path, folder: Path) -> Artifact[Any]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return load(parent / folder.name)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with target.open("wb") as stream:
-        stream.write(source.read_bytes())
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

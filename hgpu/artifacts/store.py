@@ -15,6 +15,7 @@ import psutil
 from pydantic import ValidationError
 
 from hgpu.artifacts.digest import file_digest
+from hgpu.artifacts.durable import sync_folder, write_synced
 from hgpu.artifacts.kinds import kind_of
 from hgpu.artifacts.manifest import (
     Environment,
@@ -86,14 +87,14 @@ def save(root: Path, draft: Draft[P], now: datetime | None = None) -> Artifact[P
         _sweep(parent)
         staging.mkdir()
         manifest = _manifest(draft, staging, moment)
-        _write(
+        write_synced(
             staging / MANIFEST,
             json.dumps(manifest.model_dump(mode="json"), indent=1, allow_nan=False).encode(),
         )
-        _sync_folder(staging)
+        sync_folder(staging)
         path = _final_path(parent, draft.slug, manifest, moment)
         staging.rename(path)
-        _sync_folder(parent)
+        sync_folder(parent)
     except OSError as error:
         raise HgpuError(
             f"can't write the {draft.kind} artifact under {root}",
@@ -149,7 +150,7 @@ def _document(draft: Draft[P]) -> dict[str, Any]:
 def _manifest(draft: Draft[P], staging: Path, moment: datetime) -> Manifest:
     document = _document(draft)
     for name, content in (draft.files or {}).items():
-        _write(staging / name, content)
+        write_synced(staging / name, content)
     return Manifest.model_validate(
         {
             **document,
@@ -215,21 +216,6 @@ def _verify(folder: Path, document: dict[str, Any]) -> None:
             raise ArtifactError(
                 f"{folder} is damaged", f"{row['path']} is missing or differs from its hash", "make it again"
             )
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sweep(parent: Path) -> None:

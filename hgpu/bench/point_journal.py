@@ -7,7 +7,6 @@ same command has the same key: it finds what is finished and goes on with the re
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hgpu.artifacts.durable import sync_folder, write_synced
 from hgpu.artifacts.payloads.load import LoadPoint
 from hgpu.bench.outcomes import Outcomes
 from hgpu.core.errors import HgpuError, InputError
@@ -129,16 +129,9 @@ def _write(path: Path, content: bytes) -> None:
     """Write a file so that after any crash it is there whole or not at all."""
     staging = path.with_name(f".{path.name}.tmp")
     try:
-        with staging.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_synced(staging, content)
         staging.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise HgpuError(
             f"can't write the journal under {path.parent}",

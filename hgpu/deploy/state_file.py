@@ -1,13 +1,13 @@
 """The file that keeps a deployment's state, whatever its target: where it is, read whole, replaced whole."""
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from hgpu.artifacts.durable import sync_folder, write_synced
 from hgpu.artifacts.manifest import Strict
 from hgpu.core.errors import HgpuError, InputError
 
@@ -60,12 +60,9 @@ def write_file(folder: Path, state: S, now: datetime | None = None) -> S:
     text = json.dumps(stamped.model_dump(mode="json"), indent=1) + "\n"
     staging = folder / f".{STATE_FILE}.tmp"  # one writer at a time: the lock is held
     try:
-        with staging.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_synced(staging, text.encode())
         staging.replace(folder / STATE_FILE)
-        _sync(folder)
+        sync_folder(folder)
     except OSError as error:
         raise HgpuError(
             f"can't write the state of deployment '{folder.name}'",
@@ -89,11 +86,3 @@ def _target_of(path: Path) -> str | None:
         return None
     target = document.get("target") if isinstance(document, dict) else None
     return target if isinstance(target, str) else None
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -102,14 +102,14 @@ def test_a_broken_manifest_is_a_clear_error(tmp_path: Path, text: str) -> None:
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = store._write
+    real = store.write_synced
 
     def full(path: Path, content: bytes) -> None:
         if path.name == "manifest.json":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, content)
 
-    monkeypatch.setattr(store, "_write", full)
+    monkeypatch.setattr(store, "write_synced", full)
     with pytest.raises(HgpuError) as caught:
         save(tmp_path, draft(files={"samples.bin": b"abc"}))
     assert caught.value.lines()[1] == "why: No space left on device"
@@ -123,12 +123,12 @@ import os, signal, sys
 from pathlib import Path
 from hgpu.artifacts import store
 from tests_draft import draft
-real = store._write
+real = store.write_synced
 def dying(path, content):
     if path.name == "manifest.json":
         os.kill(os.getpid(), signal.SIGKILL)
     real(path, content)
-store._write = dying
+store.write_synced = dying
 store.save(Path({str(tmp_path)!r}), draft())
 """
     helper = tmp_path / "tests_draft.py"

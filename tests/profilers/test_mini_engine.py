@@ -72,10 +72,18 @@ def test_prefill_stops_after_every_layer() -> None:
     assert len(list(engine.prefill_round(Size(8))())) == SHAPE.layers
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", list(OperatorClass))
-def test_every_class_runs_in_every_format(kind: OperatorClass) -> None:
-    for dtype in ("float32", "bfloat16"):
-        MiniEngine(replace(SHAPE, dtype=dtype), "cpu", 256).operators(kind, Size(6, 12))()
+def test_every_class_runs_on_every_layer_in_every_format(
+    kind: OperatorClass, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = MiniEngine(replace(SHAPE, dtype=dtype), "cpu", 256)
+    made: list[torch.Tensor] = []
+    every = engine._every
+    monkeypatch.setattr(engine, "_every", lambda run: every(lambda layer: made.append(run(layer))))
+    engine.operators(kind, Size(6, 12))()
+    assert len(made) == SHAPE.layers
+    assert all(row.dtype is getattr(torch, dtype) and bool(row.isfinite().all()) for row in made)
 
 
 def test_what_does_not_fit_the_cache_is_refused() -> None:
