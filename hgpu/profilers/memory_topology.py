@@ -58,6 +58,7 @@ def _node(folder: Path, number: int, numbers: Iterable[int]) -> MemoryNode:
         tuple(expand(_text(folder / "cpulist"))),
         memory["MemTotal"],
         memory["MemFree"],
+        memory.get("Inactive(file)", 0),
         dict(zip(numbers, distances, strict=True)),
         tuple(sorted(int(link.name.removeprefix("node")) for link in access.glob("node[0-9]*"))),
         _claim(access / "read_bandwidth", 1e6),
