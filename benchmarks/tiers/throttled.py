@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from hgpu.latency.offloaded_step import fit_blend
 from hgpu.profilers.numa_errors import usable_nodes
 from hgpu.tuning.tiered_memory import allocate
 
@@ -46,6 +47,9 @@ def main() -> None:
             f"| {way} | {1e3 * statistics.median(found):.0f} | {statistics.median(ratios):.2f} "
             f"| {min(ratios):.2f}–{max(ratios):.2f} | {predicted[way]:.2f} |"
         )
+    base, slow, half = (seconds[way] for way in ("DRAM only", "all on the slow tier", "interleaved"))
+    blend = fit_blend(((one / 2, four / 2), both) for one, four, both in zip(base, slow, half, strict=True))
+    print(f"\nFitted to the interleaved steps: β = {blend:.2f}")
 
 
 def predictions(slower: int) -> dict[str, float]:
