@@ -24,10 +24,14 @@ BLENDS = (0.0, 0.5, 1.0)
 
 QWEN_7B = TrainingShape(7_615_616_512, 28, 3584, 1, 4096, attention_flops_per_pair=4 * 28 * 28 * 128)
 NEMO_12B = TrainingShape(12_247_782_400, 40, 5120, 1, 4096, attention_flops_per_pair=4 * 40 * 32 * 128)
+PUBLISHED_EXAMPLE = TrainingShape(
+    8_340_000_000, 32, 4096, 1, 4096, attention_flops_per_pair=4 * 32 * 32 * 128
+)
 SETTINGS = {
     "Qwen2.5-7B, 16 × 4K": (QWEN_7B, 16, 4096),
     "Qwen2.5-7B, 1 × 32K": (QWEN_7B, 1, 32_768),
     "Mistral-Nemo-12B, 1 × 32K": (NEMO_12B, 1, 32_768),
+    "8.34 billion, 1 × 4K": (PUBLISHED_EXAMPLE, 1, 4096),
 }
 LOCAL = {"Level 1 fits in DRAM, with 1 GiB to spare": 1.0, "80 % of level 1 fit in DRAM": 0.8}
 
