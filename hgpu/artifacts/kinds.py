@@ -8,6 +8,7 @@ from hgpu.artifacts.payloads.comparison import ComparisonPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
+from hgpu.artifacts.payloads.memory import MemoryPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
@@ -34,6 +35,7 @@ KINDS = {
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
+        Kind("memory", 1, MemoryPayload),
     )
 }
 

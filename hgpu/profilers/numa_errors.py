@@ -35,18 +35,19 @@ def require_nodes(nodes: Sequence[int]) -> None:
         )
 
 
-def require_room(nodes: Iterable[MemoryNode], wanted: dict[int, int]) -> None:
-    """Raise HgpuError where a node has fewer free bytes than `wanted` of it.
+def require_room(nodes: Iterable[MemoryNode], wanted: Iterable[tuple[Sequence[int], int]]) -> None:
+    """Raise HgpuError where some nodes together have fewer available bytes than `wanted` of them.
 
     A full node under BIND doesn't fail a call: the kernel kills a process. So it is asked first.
     """
-    free = {node.node: node.free_bytes for node in nodes}
-    for number, size_bytes in wanted.items():
-        if size_bytes > free.get(number, 0) - SPARE_BYTES:
+    available = {node.node: node.available_bytes for node in nodes}
+    for numbers, size_bytes in wanted:
+        there = sum(available.get(number, 0) for number in numbers)
+        if size_bytes > there - SPARE_BYTES:
             raise HgpuError(
-                f"memory node {number} has too little memory",
-                f"{size_bytes / 2**30:.2f} GiB asked of it, {free.get(number, 0) / 2**30:.2f} GiB free",
-                "place less on it, or free some: the page cache counts as used",
+                f"memory node {listed(numbers)} has too little memory",
+                f"{size_bytes / 2**30:.2f} GiB are asked of it, {there / 2**30:.2f} GiB are available",
+                "place less on it, or free some",
             )
 
 

@@ -13,6 +13,7 @@ from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
 from hgpu.report.latency import print_fits
+from hgpu.report.memory import print_memory
 from hgpu.report.output import console, table
 from hgpu.report.plan import print_plan
 from hgpu.report.simulation import print_simulation
@@ -63,6 +64,7 @@ PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "latency": _print_latency,
     "simulation": print_simulation,
     "comparison": print_comparison,
+    "memory": print_memory,
 }
 
 
