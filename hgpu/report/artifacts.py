@@ -14,6 +14,7 @@ from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
 from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
+from hgpu.report.placement import print_placement
 from hgpu.report.plan import print_plan
 from hgpu.report.simulation import print_simulation
 
@@ -60,6 +61,7 @@ def _print_latency(artifact: Artifact[LatencyPayload]) -> None:
 
 PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "plan": print_plan,
+    "placement": print_placement,
     "latency": _print_latency,
     "simulation": print_simulation,
     "comparison": print_comparison,
