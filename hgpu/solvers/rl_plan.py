@@ -73,7 +73,6 @@ def _payload(spec: RlSpec, problem: Problem, best: Placement, found: Sequence[Pl
         group_size=spec.group_size,
         switch_s=loop.switch_s,
         sync_s=loop.sync_s,
-        reward_with=spec.reward_with or "",
         components=_components(problem, best),
         pools=[_pool(pool, used) for pool, used in zip(problem.pools, best.used, strict=True)],
         alternatives=[
@@ -87,7 +86,7 @@ def _payload(spec: RlSpec, problem: Problem, best: Placement, found: Sequence[Pl
 
 
 def _components(problem: Problem, best: Placement) -> list[PlacedComponent]:
-    where = ranks(best)
+    where = ranks(problem, best)
     rows = []
     for component, part in zip(problem.components, best.parts, strict=True):
         first, last = where[component.name]
@@ -123,7 +122,7 @@ def _pool(pool: Pool, used: int) -> PlacedPool:
 
 
 def _alternative(problem: Problem, placement: Placement) -> Alternative:
-    where = ranks(placement)
+    where = ranks(problem, placement)
     names = []
     for part in placement.parts:
         first, last = where[part.component]

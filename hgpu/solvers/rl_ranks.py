@@ -1,6 +1,6 @@
 """Which GPUs of its pool each component gets: contiguous, training first, then generation, then the rest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hgpu.solvers.rl_problem import Part, Placement, Problem
@@ -10,23 +10,46 @@ from hgpu.specs.rl import Pay, RlMode
 ORDER = ("actor", "rollout", "inference", "reward", "critic", "env")
 
 
-def ranks(placement: Placement) -> dict[str, tuple[int, int]]:
+def ranks(problem: Problem, placement: Placement) -> dict[str, tuple[int, int]]:
     """Return the first and last GPU of each component in its pool.
 
     Components that share all their GPUs have the same; training on several blocks spans them, as they are
-    neighbours.
+    neighbours. Where the usual order would split a process over two nodes, those with more GPUs a process
+    come first: whole processes then fill whole nodes, as long as one divides the other.
     """
+    wide = {component.name: component.model_parallel for component in problem.components}
+    names = sorted((part.component for part in placement.parts), key=ORDER.index)
+    usual = _in_order(placement, names)
+    if _whole(problem, placement, usual):
+        return usual
+    widest = {number: max(wide[p.component] for p in placement.parts if number in p.blocks)
+              for part in placement.parts for number in part.blocks}  # fmt: skip
+    blocks = {part.component: part.blocks for part in placement.parts}
+    return _in_order(placement, sorted(names, key=lambda name: -widest[blocks[name][0]]))
+
+
+def _in_order(placement: Placement, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the GPUs of components, given out in the order of their names."""
     parts = {part.component: part for part in placement.parts}
-    order = sorted(parts, key=ORDER.index)
     blocks: dict[int, tuple[int, int]] = {}
     free = [0] * len(placement.used)
-    for name in sorted(order, key=lambda name: len(parts[name].blocks)):
-        part = parts[name]
+    for part in sorted((parts[name] for name in names), key=lambda part: len(part.blocks)):
         if len(part.blocks) == 1 and part.blocks[0] not in blocks:
             first = free[part.pool]
             free[part.pool] += part.gpus
             blocks[part.blocks[0]] = (first, first + part.gpus - 1)
-    return {name: _span(parts[name], blocks) for name in parts}
+    return {name: _span(part, blocks) for name, part in parts.items()}
+
+
+def _whole(problem: Problem, placement: Placement, where: Mapping[str, tuple[int, int]]) -> bool:
+    """Tell whether each process has its GPUs on one node."""
+    for component, part in zip(problem.components, placement.parts, strict=True):
+        node = problem.pools[part.pool].gpus_per_node
+        first, last = where[component.name]
+        for start in range(first, last + 1, component.model_parallel):
+            if start // node != (start + component.model_parallel - 1) // node:
+                return False
+    return True
 
 
 def _span(part: Part, blocks: Mapping[int, tuple[int, int]]) -> tuple[int, int]:

@@ -91,7 +91,6 @@ class RlSpec(Strict):
       and rollout are of a step or of all steps of an iteration;
     - `stages`: numbers of stages (k) to consider; each has a multiple of `group_size` environments a process;
     - `switch_s`: what an iteration loses where training shares GPUs; `sync_s`: where weights go to others;
-    - `reward_with`: the component beside which rule-based rewards run, which take no GPU time;
     - `profile`: a CSV or JSON file of profiles, for components without `seconds`.
     """
 
@@ -109,7 +108,6 @@ class RlSpec(Strict):
     stages: Annotated[list[Count], Field(default=[1, 2], min_length=1)]
     switch_s: NotNegative = 0.0
     sync_s: NotNegative = 0.0
-    reward_with: Role | None = None
 
     modes: Annotated[list[RlMode], Field(default=list(RlMode), min_length=1)]
     pools: Annotated[list[PoolSpec], Field(min_length=1)]
@@ -133,8 +131,6 @@ class RlSpec(Strict):
             raise ValueError(
                 "a pipeline has components in the order of data, the last of them actor, and no env"
             )
-        if self.reward_with is not None and self.reward_with not in names:
-            raise ValueError(f"reward_with names {self.reward_with}, which is no component here")
         return self
 
     @model_validator(mode="after")

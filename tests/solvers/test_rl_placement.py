@@ -38,7 +38,7 @@ def test_rlinfs_example_is_placed_on_80_32_and_16_of_its_128_gpus() -> None:
     assert gpus_of(spread_out) == {"rollout": 80, "inference": 16, "actor": 32}
     assert gpus_of(best)["rollout"] == 71  # takes no longer: more engines wait for the longest answers too
     assert other.mode is RlMode.COLLOCATED and other.iteration_s == 335
-    assert ranks(spread_out) == {"actor": (0, 31), "rollout": (32, 111), "inference": (112, 127)}
+    assert ranks(problem, spread_out) == {"actor": (0, 31), "rollout": (32, 111), "inference": (112, 127)}
 
 
 def test_the_libero_table_is_collocated_where_rlinfs_tool_once_split_it() -> None:
@@ -162,7 +162,8 @@ def check_against_brute_force(problem: Problem) -> None:
 
 def check_ranks(problem: Problem, placement: Placement) -> None:
     """Components on own blocks don't overlap, those that share are at the same place, all within the pool."""
-    where = ranks(placement)
+    where = ranks(problem, placement)
+    wide = {component.name: component.model_parallel for component in problem.components}
     for part in placement.parts:
         first, last = where[part.component]
         assert last - first + 1 == part.gpus and 0 <= first <= last < problem.pools[part.pool].gpus
@@ -171,6 +172,9 @@ def check_ranks(problem: Problem, placement: Placement) -> None:
             begin, end = where[other.component]
             overlap = part.pool == other.pool and first <= end and begin <= last
             assert overlap == bool(shared)
+        node, n = problem.pools[part.pool].gpus_per_node, wide[part.component]
+        if all(node % each == 0 for each in wide.values()):
+            assert all(start // node == (start + n - 1) // node for start in range(first, last + 1, n))
 
 
 @settings(max_examples=150)

@@ -102,7 +102,6 @@ class PlacementPayload(Strict):
     group_size: int = 1
     switch_s: float = 0.0
     sync_s: float = 0.0
-    reward_with: str = ""
     components: list[PlacedComponent]
     pools: list[PlacedPool]
     alternatives: list[Alternative] = Field(default_factory=list)
