@@ -12,6 +12,7 @@ from hgpu.artifacts.payloads.memory import MemoryPayload
 from hgpu.artifacts.payloads.placement import PlacementPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
+from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
 from hgpu.core.errors import UnknownName
 
@@ -29,6 +30,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("profile", 2, ProfilePayload),
+        Kind("routing", 1, RoutingPayload),
         Kind("latency", 2, LatencyPayload),
         Kind("plan", 3, PlanPayload),
         Kind("placement", 1, PlacementPayload),

@@ -6,27 +6,14 @@ there is no such link: what is measured is a copy within its memory, and it is c
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any
+
+from hgpu.core.experts import CopySpeed, Link
 
 POOL_BYTES = 256 * 2**20  # more than the caches of a CPU hold
 ROUNDS = 7
 ROUND_S = 0.02
-
-Link = Literal["pinned host to device", "memory of the host"]
-
-
-@dataclass(frozen=True, slots=True)
-class CopySpeed:
-    """`bytes_per_s` is the median of `rounds` rounds, each of many copies of `bytes` one after the other."""
-
-    link: Link
-    bytes: int
-    bytes_per_s: float
-    lowest_bytes_per_s: float
-    highest_bytes_per_s: float
-    rounds: int
 
 
 def copy_speed(size_bytes: int) -> CopySpeed:
@@ -47,8 +34,8 @@ def copy_speed(size_bytes: int) -> CopySpeed:
         return time.perf_counter() - start_s
 
     speeds = sorted(_rounds(copied, size_bytes))
-    link: Link = "pinned host to device" if on_gpu else "memory of the host"
-    return CopySpeed(link, size_bytes, median(speeds), speeds[0], speeds[-1], ROUNDS)
+    link = Link.PINNED if on_gpu else Link.HOST
+    return CopySpeed(link, size_bytes, median(speeds), speeds[0], speeds[-1])
 
 
 def _rounds(copied: Callable[[int, int], float], size_bytes: int) -> list[float]:

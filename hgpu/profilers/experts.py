@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from hgpu.core.errors import EngineError, InputError
+from hgpu.core.experts import CopySpeed, Link
 from hgpu.core.gpu import GpuType
 from hgpu.core.operating_point import OperatingPoint
-from hgpu.profilers.copy_speed import CopySpeed
 from hgpu.profilers.last_words import last_words
 from hgpu.profilers.routing_record import RoutingRecord, from_npz
 from hgpu.profilers.vllm_args import engine_arguments, engine_environment
@@ -103,8 +103,9 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 def refuse_unrecordable(job: RoutingJob) -> None:
     """Raise InputError for a job that no machine could run."""
-    if not job.batches or min(job.batches) < 1 or job.tokens < 1:
-        raise InputError("nothing to record", "batch sizes and tokens are at least 1")
+    if not job.batches or min(job.batches) < 1 or job.tokens < 2:
+        what = f"nothing decodes in batches of {job.batches} with {job.tokens} tokens"
+        raise InputError(what, "the first token comes of the prompt", "ask for 2 tokens or more")
     if len(job.prompts) < max(job.batches):
         raise InputError(
             f"{len(job.prompts)} prompts don't fill a batch of {max(job.batches)}",
@@ -153,4 +154,5 @@ def _follow(process: Any, base: Path, progress: Progress) -> None:
 def _result(folder: Path, batches: Sequence[int]) -> RoutingResult:
     report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
     runs = {batch: from_npz((folder / f"{batch}.npz").read_bytes()) for batch in batches}
-    return RoutingResult(**{**report, "runs": runs, "copies": CopySpeed(**report["copies"])})
+    copies = {**report["copies"], "link": Link(report["copies"]["link"])}
+    return RoutingResult(**{**report, "runs": runs, "copies": CopySpeed(**copies)})

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from hgpu.core.errors import ArtifactError
 
-TRACE_FILE = "trace.npz"
 ABSENT = -1
 
 
@@ -64,5 +63,5 @@ def from_npz(content: bytes) -> RoutingRecord:
         with np.load(BytesIO(content), allow_pickle=False) as columns:
             held = {name: columns[name].astype(_HELD.get(name, _STORED[name])) for name in columns}
         return RoutingRecord(**held)
-    except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise ArtifactError("this isn't a routing record", str(error), "record it again") from error
