@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-VOCABULARY, CONTEXT, BATCH, PEAK_RATE, SEED = 4096, 128, 16, 2e-3, 0
+VOCABULARY, CONTEXT, BATCH, PEAK_RATE, SEED = 2048, 128, 16, 2e-3, 0
 SKIPPED = {"site-packages", "test", "tests", "idlelib", "pydoc_data", "lib2to3", "ensurepip", "lib-dynload"}
 
 
@@ -92,6 +92,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=700)
     given = parser.parse_args()
     pretrain(given.folder, given.hidden, given.layers, given.steps)
