@@ -1,7 +1,6 @@
 """A model and its tokenizer from a folder or Hugging Face, with errors a user can act on."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from hgpu.core.errors import InputError
@@ -41,7 +40,7 @@ def load_sequences(job: TuneJob) -> Sequences:
     """Return the job's data in the tokens of its model. Raises InputError for what can't be used."""
     from transformers import AutoTokenizer
 
-    documents = read_documents(Path(job.data))
+    documents = read_documents(job.data)
     tokenizer = _loaded(AutoTokenizer, "tokenizer", job.model)
     if tokenizer.eos_token_id is None:
         raise InputError(
@@ -61,7 +60,9 @@ def load_model(job: TuneJob, device: str) -> Any:
     """Return the model on the device, in fp32 where training is mixed, else in the job's format."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # hgpu shows its own
     narrow = job.dtype is DType.BF16 and not mixed(job)
     model = _loaded(
         AutoModelForCausalLM, "model", job.model, dtype=torch.bfloat16 if narrow else torch.float32
