@@ -14,6 +14,7 @@ from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
+from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.core.errors import UnknownName
 
 
@@ -40,6 +41,7 @@ KINDS = {
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
         Kind("memory", 1, MemoryPayload),
+        Kind("tuning", 1, TuningPayload),
     )
 }
 

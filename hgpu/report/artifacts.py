@@ -20,6 +20,7 @@ from hgpu.report.placement import print_placement
 from hgpu.report.plan import print_plan
 from hgpu.report.routing import print_routings
 from hgpu.report.simulation import print_simulation
+from hgpu.report.tuning import print_tuning
 
 
 def print_entries(found: Sequence[Entry], root: Path) -> None:
@@ -74,6 +75,7 @@ PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "routing": _print_routing,
     "comparison": print_comparison,
     "memory": print_memory,
+    "tuning": print_tuning,
 }
 
 
