@@ -1,6 +1,7 @@
 """Hints for an expert cache as a file that an engine reads when it starts."""
 
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -11,9 +12,10 @@ from hgpu.latency.expert_hints import ExpertHints
 
 def save_hints(hints: ExpertHints, path: Path) -> Path:
     """Write hints as an .npz file of `ranking`, `uses` and, where there is one, `table`; return its path."""
-    table = {} if hints.table is None else {"table": hints.table}
+    arrays = {"ranking": hints.ranking, "uses": hints.uses, "table": hints.table}
+    given: Any = {name: array for name, array in arrays.items() if array is not None}
     with path.open("wb") as file:
-        np.savez_compressed(file, ranking=hints.ranking, uses=hints.uses, **table)
+        np.savez_compressed(file, **given)
     return path
 
 

@@ -75,9 +75,7 @@ class ExpertCollector:
 
         counters = read_counters()
         for name, text in METRICS.items() if counters is not None else ():
-            kind = (
-                GaugeMetricFamily if name.endswith("_bytes") and name not in COUNTED else CounterMetricFamily
-            )
+            kind = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
             yield kind(f"hgpu_expert_{_full(name)}", text, value=float(getattr(counters, name)))
 
 

@@ -95,9 +95,10 @@ def expert_args(cache: ExpertCache, hints: Path | None = None) -> list[str]:
 
 def _slots(name: str, value: object) -> int | tuple[int, ...]:
     each = value if isinstance(value, list | tuple) else [value]
-    if not each or not all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in each):
+    numbers = [one for one in each if isinstance(one, int) and not isinstance(one, bool) and one > 0]
+    if not numbers or len(numbers) < len(each):
         raise InputError(f"{name} of {KEY} is {value!r}", "it is a number above 0, or one for each layer")
-    return tuple(each) if isinstance(value, list | tuple) else int(each[0])
+    return tuple(numbers) if isinstance(value, list | tuple) else numbers[0]
 
 
 def _fraction(name: str, value: object) -> float:

@@ -170,7 +170,7 @@ _STORES: WeakValueDictionary[str, ExpertStore] = WeakValueDictionary()
 
 
 def store_here() -> ExpertStore | None:
-    """Return the store of the configuration under which vLLM makes a model now; None where it isn't asked for.
+    """Return the store of the configuration under which vLLM makes a model now; None where nobody asked.
 
     Raises InputError for options and configurations that can't be.
     """
