@@ -38,7 +38,9 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(options.folder / "tokenizer.json"))
     learnt, held_out = (_tokens(tokenizer, texts(split)) for split in ("train", "held-out"))
     print(f"{len(learnt):,} tokens to train on, {len(held_out):,} held out")
-    config = moe_config(options.experts, options.per_token, options.layers, options.hidden, options.inner, 2048)
+    config = moe_config(
+        options.experts, options.per_token, options.layers, options.hidden, options.inner, 2048
+    )
     model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**config))
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
     _train(model, learnt, options.steps, options.seed)
