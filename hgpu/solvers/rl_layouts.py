@@ -135,7 +135,9 @@ def _embodied(problem: Problem) -> Iterator[Rows]:
     alone = tuple(useful(found))
     both = _both(problem)
     names = (env.name, policy.name, actor.name)
-    shared = [(spot, s + trained[spot[0].pool, spot[0].gpus]) for spot, s in both if _spot(spot, (0,)) in trained]
+    shared = [
+        (spot, s + trained[spot[0].pool, spot[0].gpus]) for spot, s in both if _spot(spot, (0,)) in trained
+    ]
     yield _rows(RlMode.COLLOCATED, "all share", 1, loop.switch_s, dict.fromkeys(names, (0,)), shared)
     blocks = dict(zip(names, ((0,), (0,), (1,)), strict=True))
     overhead_s = loop.switch_s + loop.sync_s
@@ -149,7 +151,9 @@ def _embodied(problem: Problem) -> Iterator[Rows]:
             ("training with the policy", (1,), loop.switch_s),
             ("training with the simulator", (0,), loop.switch_s + loop.sync_s),
         ):
-            fitting = [(pair, s + trained[spot]) for pair, s in pairs if (spot := _spot(pair, used)) in trained]
+            fitting = [
+                (pair, s + trained[spot]) for pair, s in pairs if (spot := _spot(pair, used)) in trained
+            ]
             blocks = dict(zip(names, ((0,), (1,), used), strict=True))
             yield _rows(RlMode.HYBRID, layout, stages, overhead_s, blocks, fitting)
 

@@ -51,7 +51,11 @@ class _Best:
 
 def place(problem: Problem) -> list[Placement]:
     """Return the best placement of each layout and number of stages that fits the limits, the best first."""
-    found = [(best.key, _placement(problem, rows, best)) for rows in layouts(problem) if (best := _best(problem, rows))]
+    found = [
+        (best.key, _placement(problem, rows, best))
+        for rows in layouts(problem)
+        if (best := _best(problem, rows))
+    ]
     return [placement for _, placement in sorted(found, key=lambda row: _rounded(row[0]))]
 
 

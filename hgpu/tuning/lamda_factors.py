@@ -21,7 +21,9 @@ class LowDimensional(torch.autograd.Function):  # type: ignore[misc]  # torch is
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, s: Tensor, b: Tensor, frozen: Tensor, anchor: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, a: Tensor, s: Tensor, b: Tensor, frozen: Tensor, anchor: Tensor
+    ) -> Tensor:
         """Return y for x (… × in), A (rank × in), S, B's trained and frozen columns as rows, and C."""
         small = x @ a.T
         ctx.save_for_backward(small, a, s, b, frozen, anchor)
@@ -78,7 +80,9 @@ class LamdaFactors(nn.Module):  # type: ignore[misc]  # torch is not followed by
     def forward(self, x: Tensor) -> Tensor:
         """Return what the factors add to the plain map, in their own precision."""
         with torch.autocast(x.device.type, enabled=False):
-            y: Tensor = LowDimensional.apply(x.to(self.a.dtype), self.a, self.s, self.b, self.frozen, self.anchor)
+            y: Tensor = LowDimensional.apply(
+                x.to(self.a.dtype), self.a, self.s, self.b, self.frozen, self.anchor
+            )
         return y
 
     @torch.no_grad()  # type: ignore[untyped-decorator]

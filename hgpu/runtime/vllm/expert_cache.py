@@ -56,7 +56,7 @@ class CachedExperts(UnquantizedFusedMoEMethod):  # type: ignore[misc]  # vllm ha
             )
         super().process_weights_after_loading(layer)
         require_kernel(self.moe_kernel)
-        self._store.give_slots(self._cached, (layer.w13_weight.data, layer.w2_weight.data))
+        self._store.give_slots(self._cached, lambda: (layer.w13_weight.data, layer.w2_weight.data))
 
     def apply(
         self,
@@ -71,9 +71,6 @@ class CachedExperts(UnquantizedFusedMoEMethod):  # type: ignore[misc]  # vllm ha
         store, cached = self._store, self._cached
         compute = partial(self._compute, layer, x, topk_weights, topk_ids)
         with store.guarded():
-            if not cached.host:
-                store.require_whole()
-                cached.begin((layer.w13_weight.data, layer.w2_weight.data))
             if store.is_trial:
                 chosen = np.tile(np.arange(topk_ids.shape[1], dtype=np.int32), (len(topk_ids), 1))
                 return compute(None, cached.slots, chosen)

@@ -20,21 +20,22 @@ Compute = Callable[
 
 
 class CachedLayer:
-    """The slots of a layer on the device, and its experts on the host, given when they are loaded."""
+    """The slots of a layer on the device, and its experts on the host: both from when it has been loaded."""
 
     def __init__(self, cache: LayerCache, counters: ExpertCounters, copies: Copies) -> None:
         self.cache = cache
         self.slots: Places
+        self.weights: Callable[[], Weights]
         self.wide: Places | None = None
-        self.host: Weights = ()
+        self._host: Weights = ()
         self._counters, self._copies = counters, copies
         self._ahead: set[int] = set()  # copied ahead and not used yet
         self._guess: Ids | None = None
 
-    def begin(self, host: Weights) -> None:
-        """Take the host's weights, and copy what is pinned."""
-        self.host = host
-        self.slots.fill(host, self.cache.preloads, self._copies)
+    def begin(self) -> None:
+        """Take the weights where they are now, on the host, and copy what is pinned."""
+        self._host = self.weights()
+        self.slots.fill(self._host, self.cache.preloads, self._copies)
 
     def prefetch(self, guess: Ids) -> None:
         """Copy ahead what is predicted of the coming step's tokens, (T, k) with −1 for no prediction."""
@@ -83,7 +84,7 @@ class CachedLayer:
         if group.wide:
             where.held[:] = ABSENT  # what is there is another layer's
             where.take(self.slots, group.here, self._copies)
-            self._counters.copied_bytes += where.fill(self.host, group.loads, self._copies)
+            self._counters.copied_bytes += where.fill(self._host, group.loads, self._copies)
             places = ids
         else:
             self._copied(group.loads)
@@ -95,7 +96,7 @@ class CachedLayer:
 
     def _copied(self, loads: Sequence[Load], ahead: bool = False) -> None:
         self._ahead -= set(self.slots.held[[load.slot for load in loads]].tolist())  # what they overwrite
-        self._counters.copied_bytes += self.slots.fill(self.host, loads, self._copies)
+        self._counters.copied_bytes += self.slots.fill(self._host, loads, self._copies)
 
     def _count(self, ids: Ids, group: Group) -> None:
         counters = self._counters

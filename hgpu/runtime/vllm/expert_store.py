@@ -4,7 +4,7 @@ Imported by vLLM only. Methods of vLLM's layers find their engine's by the confi
 made; without the key `hgpu_experts` in it there is none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary, finalize
@@ -44,7 +44,7 @@ class ExpertStore:
         self.layers: list[CachedLayer] = []
         self._wide: Places | None = None
         self._tokens: Any = None
-        self._serving = False
+        self._begun = self._serving = False
         self._failed: BaseException | None = None
         self._file = CounterFile(counters_path())
         finalize(self, self._file.close)
@@ -62,8 +62,9 @@ class ExpertStore:
         self.layers.append(CachedLayer(cache, self.counters, self.copies))
         return self.layers[-1]
 
-    def give_slots(self, layer: CachedLayer, weights: Weights) -> None:
+    def give_slots(self, layer: CachedLayer, read: Callable[[], Weights]) -> None:
         """Make a layer's slots, where its weights are while they are processed: on the device."""
+        layer.weights, weights = read, read()
         layer.slots = Places(weights, layer.cache.slots)
         self.counters.resident_bytes += layer.slots.nbytes
         self.counters.host_bytes += sum(one.nbytes for one in weights)
@@ -87,7 +88,9 @@ class ExpertStore:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Let nothing be computed after a failure: what a copy left undone is never looked at again."""
+        """Begin once, and compute nothing after a failure: what a copy left undone is never looked at."""
+        if not self._begun:
+            self._begin()
         if self._failed is not None:
             raise EngineError(
                 "the expert cache has failed", f"{self._failed!r}", "start the engine again"
@@ -134,8 +137,14 @@ class ExpertStore:
             self._file.publish(self.counters)
             self._tokens = None
 
-    def require_whole(self) -> None:
-        """Refuse options for another number of layers. Raises InputError."""
+    def _begin(self) -> None:
+        """Fill what is pinned, before anything is computed. Raises InputError for other models' options."""
+        self._require_whole()
+        for layer in self.layers:
+            layer.begin()
+        self._begun = True
+
+    def _require_whole(self) -> None:
         slots, layers = self.options.slots, len(self.layers)
         if isinstance(slots, tuple) and len(slots) != layers:
             raise InputError(f"`slots` of {KEY} are those of {len(slots)} layers", f"the model has {layers}")
@@ -147,7 +156,7 @@ class ExpertStore:
             )
 
     def _by_token(self, number: int) -> None:
-        if self._tokens is not None and self.hints is not None and self.layers[number].host:
+        if self._tokens is not None and self.hints is not None:
             self.layers[number].prefetch(self.hints.of_tokens(self._tokens, number))
 
     def _by_gate(self, number: int, hidden: torch.Tensor) -> Ids:
@@ -178,7 +187,12 @@ def store_here() -> ExpertStore | None:
     options = None if config is None else expert_options_of(config.additional_config)
     if config is None or options is None:
         return None
-    store = _STORES.get(config.instance_id)
+    store = store_of(config)
     if store is None:
         store = _STORES[config.instance_id] = ExpertStore(options, config)
     return store
+
+
+def store_of(config: Any) -> ExpertStore | None:
+    """Return the store of an engine in this process, by its configuration; None where it has none."""
+    return _STORES.get(config.instance_id)
