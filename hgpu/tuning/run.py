@@ -51,7 +51,7 @@ def tune(job: TuneJob, root: Path, progress: Progress, say: Say) -> Artifact[Tun
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):
-            artifact = _tuned(job, root, folder / "checkpoint.pt", progress, say)
+            artifact = _tuned(job, root, folder / "checkpoint.safetensors", progress, say)
     except Timeout as error:
         raise InputError(
             "this fine-tune is already running", f"another process holds {folder}", "wait for it to end"

@@ -12,7 +12,7 @@ from torch import nn
 
 from hgpu.core.errors import HgpuError
 from hgpu.specs.finetune import Method
-from hgpu.tuning.checkpoint import Course, read_course, restore, save_checkpoint
+from hgpu.tuning.checkpoint import Course, read_checkpoint, restore, save_checkpoint
 from hgpu.tuning.dataset import Sequences, numbers_of_step
 from hgpu.tuning.job import TuneJob
 from hgpu.tuning.lamda_factors import freeze_for_step
@@ -33,7 +33,7 @@ def train(
     Raises HgpuError where the loss stops being a number or the device's memory is full.
     """
     device = next(model.parameters()).device.type
-    course, parts = read_course(checkpoint) if checkpoint and checkpoint.exists() else (Course(), None)
+    course, parts = read_checkpoint(checkpoint) if checkpoint and checkpoint.exists() else (Course(), None)
     if job.method is Method.LAMDA:
         freeze_for_step(model, None, course.step - 1 if course.step else 0, job.steps, job.freeze_share)
     optimizer = torch.optim.AdamW(trained_now(model), lr=job.learning_rate, weight_decay=job.weight_decay)

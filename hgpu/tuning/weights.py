@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hgpu.artifacts.digest import digest_of, file_digest
-from hgpu.artifacts.durable import sync_folder
+from hgpu.artifacts.durable import sync_file, sync_folder
 from hgpu.artifacts.manifest import FileRef
 from hgpu.core.errors import HgpuError
 
@@ -28,7 +28,7 @@ def save_weights(model: Any, name: str, parent: Path) -> tuple[Path, list[FileRe
         folder = parent / f"{name}-{digest_of([[row.path, row.sha256] for row in files])[:12]}"
         if not folder.exists():
             for path in staging.iterdir():
-                _sync(path)
+                sync_file(path)
             sync_folder(staging)
             staging.rename(folder)
             sync_folder(parent)
@@ -51,11 +51,3 @@ def _write(model: Any, folder: Path) -> None:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     else:
         model.save_pretrained(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -135,6 +135,23 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(job: TuneJob, tmp_p
     assert [row.sha256 for row in resumed.files] == [row.sha256 for row in whole.files]
 
 
+@pytest.mark.parametrize("method", [Method.FULL, Method.LORA])
+def test_other_methods_go_on_too(job: TuneJob, tmp_path: Path, method: Method) -> None:
+    """The small model's embedding is tied to its head, so that a full fine-tune's state names it once."""
+
+    def stop(done: int, *_: Any) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    job = replace(job, method=method, learning_rate=2e-3, steps=12)
+    whole = run(job, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(job, tmp_path / "ended", stop)
+    resumed = run(job, tmp_path / "ended")
+    assert resumed.losses == whole.losses
+    assert [row.sha256 for row in resumed.files] == [row.sha256 for row in whole.files]
+
+
 def test_a_run_that_ended_before_its_artifact_was_written_trains_no_step_again(
     job: TuneJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +202,7 @@ def test_what_does_not_fit_the_model_is_refused(job: TuneJob, tmp_path: Path, fo
 
 
 def test_a_damaged_checkpoint_is_told(job: TuneJob, tmp_path: Path) -> None:
-    path = tmp_path / "journal" / f"tuning-{job.key()[:12]}" / "checkpoint.pt"
+    path = tmp_path / "journal" / f"tuning-{job.key()[:12]}" / "checkpoint.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match="is damaged"):
