@@ -65,7 +65,7 @@ def main() -> int:
     report = {"prompts": len(prompts), "batches": batches, "steps": len(trace.bounds), "arms": rows}
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(HEAD, *map(_line, rows), sep="\n")
+    print(f"| {HEADS} |", RULE, *map(_line, rows), sep="\n")
     return 0 if all(row["exact"] for row in rows) else 1
 
 
@@ -112,8 +112,10 @@ def compared(
     }
 
 
-HEAD = """| cache | compared | tokens | logprobs | counters | resident | wide | hits | misses | ahead | recall | MB |
-|---|---:|---|---|---|---:|---:|---:|---:|---:|---:|---:|"""
+HEADS = (
+    "cache | compared | tokens | logprobs | counters | resident | wide | hits | misses | ahead | recall | MB"
+)
+RULE = "|---|---:|---|---|---|---:|---:|---:|---:|---:|---:|---:|"
 
 
 def _line(row: dict[str, Any]) -> str:
