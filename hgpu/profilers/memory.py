@@ -1,6 +1,5 @@
 """Profiles a machine's memory: its nodes, their bandwidth by threads, Adam by size, and copies to GPUs."""
 
-import mmap
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +49,6 @@ def describe_memory(root: Path) -> MemoryPayload:
     return MemoryPayload(
         nodes=list(read_topology(root)),
         cache_bytes=cache_bytes(root),
-        page_bytes=mmap.PAGESIZE,
         bandwidth=[],
         adam=[],
         copies=[],
@@ -71,7 +69,7 @@ def profile_memory(job: MemoryJob, say: Say) -> tuple[MemoryPayload, Validity]:
     busy = OthersMeter()
     array_bytes = job.array_bytes or max(SMALLEST_ARRAY_BYTES, CACHES * caches)
     paths = [path for node in measured for path in _paths(node, nodes)]
-    widest = [path for path in paths if path.threads == max(p.threads for p in paths if p.node == path.node)]
+    widest = list({(path.node.node, path.cpu_node.node): path for path in paths}.values())
     steps = _Steps(len(paths) + len(widest) * len(job.adam_elements) + len(measured) * gpus_of_torch(), say)
     bandwidth: list[BandwidthRow] = []
     for path in paths:
@@ -82,7 +80,6 @@ def profile_memory(job: MemoryJob, say: Say) -> tuple[MemoryPayload, Validity]:
     payload = MemoryPayload(
         nodes=list(nodes),
         cache_bytes=caches,
-        page_bytes=mmap.PAGESIZE,
         bandwidth=bandwidth,
         adam=adam,
         copies=copies,
@@ -122,7 +119,8 @@ class _Steps:
 
 
 def _chosen(nodes: Sequence[MemoryNode], wanted: tuple[int, ...] | None) -> list[MemoryNode]:
-    usable = [node for node in nodes if node.node in usable_nodes()]
+    allowed = usable_nodes()
+    usable = [node for node in nodes if node.node in allowed]
     chosen = [node for node in usable if wanted is None or node.node in wanted]
     missing = sorted(set(wanted or ()) - {node.node for node in chosen})
     if missing or not chosen:
@@ -135,7 +133,10 @@ def _chosen(nodes: Sequence[MemoryNode], wanted: tuple[int, ...] | None) -> list
 
 
 def _paths(node: MemoryNode, nodes: Sequence[MemoryNode]) -> Iterator[_Path]:
-    """Yield the ways to a node: more and more cores of the nearest node, and all of every other node."""
+    """Yield the ways to a node: more and more cores of the nearest node, and all of every other node.
+
+    The last one from a node is that with most threads.
+    """
     near = nearest(node, nodes)
     for cpu_node in nodes:
         cores = len(usable_cpus(cpu_node))

@@ -67,7 +67,7 @@ def time_together(works: Sequence[Callable[[], object]], cpus: Sequence[int], re
             failed.append(error)
             barrier.abort()
 
-    threads = [threading.Thread(target=run, args=pair) for pair in zip(works, cpus, strict=True)]
+    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in zip(works, cpus, strict=True)]
     for thread in threads:
         thread.start()
     seconds = []

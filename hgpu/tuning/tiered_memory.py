@@ -19,7 +19,7 @@ from hgpu.core.memory import MemoryNode
 from hgpu.profilers.memory_topology import read_topology
 from hgpu.profilers.numa import Policy, nodes_of_pages, place, reserve, touch
 from hgpu.profilers.numa_errors import listed, require_nodes, require_room
-from hgpu.profilers.pinning import pin
+from hgpu.profilers.pinning import pin, unpin
 from hgpu.tuning.stripes import Stripe, stripes
 
 
@@ -63,11 +63,18 @@ class TieredMemory:
             )
 
     def pin(self) -> None:
-        """Lock its pages for direct copies by CUDA devices. Never run by us on a GPU yet.
+        """Lock its pages for direct copies by CUDA devices, until `unpin`. Never run by us on a GPU yet.
 
         Raises EngineError where torch has no CUDA device, or CUDA refuses.
         """
-        pin(ctypes.addressof(ctypes.c_char.from_buffer(self.memory)), self.size_bytes)
+        pin(self._address(), self.size_bytes)
+
+    def unpin(self) -> None:
+        """Let CUDA forget it; call it before the last reference goes."""
+        unpin(self._address())
+
+    def _address(self) -> int:
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
     def _misplaced(self, found: NDArray[np.int32]) -> NDArray[np.bool_]:
         if not self.laid:

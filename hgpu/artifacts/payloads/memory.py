@@ -62,7 +62,6 @@ class MemoryPayload(Strict):
 
     nodes: list[MemoryNode]
     cache_bytes: int
-    page_bytes: int
     bandwidth: list[BandwidthRow]
     adam: list[AdamRow]
     copies: list[CopyRow]
