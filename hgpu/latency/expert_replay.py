@@ -16,12 +16,14 @@ from hgpu.latency.routing import Ids, RoutingTrace
 class Played:
     """What the cache of each layer counted, and the experts that it loaded in each step.
 
-    `misses` and `ahead` (steps, L): loads that the step waited for, and loads ahead of it.
+    `misses` and `ahead` (steps, L): loads that the step waited for, and loads ahead of it. `here` (steps, L):
+    experts that were copied within the device, into the wide buffer.
     """
 
     layers: tuple[Counts, ...]
     misses: Ids
     ahead: Ids
+    here: Ids
 
     @property
     def total(self) -> Counts:
@@ -108,7 +110,7 @@ def _played(
 ) -> Played:
     bounds = trace.bounds
     misses = np.zeros((len(bounds), trace.layers), np.int32)
-    ahead = np.zeros_like(misses)
+    ahead, here = np.zeros_like(misses), np.zeros_like(misses)
     for step, layer in _each(len(bounds), trace.layers):
         start, end = bounds[step]
         cache = caches[layer]
@@ -116,9 +118,10 @@ def _played(
             clocks[layer].step = step
         if guesses is not None:
             ahead[step, layer] = len(cache.prefetch(by_votes(guesses[start:end, layer])))
-        groups = cache.access(trace.ids[start:end, layer])
-        misses[step, layer] = sum(len(group.loads) for group in groups)
-    return Played(tuple(cache.counts for cache in caches), misses, ahead)
+        for group in cache.access(trace.ids[start:end, layer]):
+            misses[step, layer] += len(group.loads)
+            here[step, layer] += len(group.here)
+    return Played(tuple(cache.counts for cache in caches), misses, ahead, here)
 
 
 def _each(steps: int, layers: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,131 @@
+"""How many experts a cache loads in a step, by how many tokens the step has: the real policy, replayed.
+
+The first half of a trace is learnt from (what is hot, what follows from a token), the second is replayed in
+steps of 1, 2, 4, … tokens up to the engine's budget. Steps of up to `max_num_seqs` tokens are decodes, each
+of another sequence; larger ones hold prompts. The caches are warm before counting begins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hgpu.artifacts.manifest import InputRef
+from hgpu.core.errors import InputError
+from hgpu.core.experts import ExpertCache, Prefetch
+from hgpu.latency.expert_hints import ExpertHints, hints_of
+from hgpu.latency.expert_replay import replay
+from hgpu.latency.features import Floats
+from hgpu.latency.rebatch import by_sequence, halves, rebatched, uniform_trace
+from hgpu.latency.routing import RoutingTrace
+
+WARM_STEPS, COUNTED_STEPS = 64, 256
+FEW_WARM, FEW_COUNTED = 4, 12  # of steps with prompts: a wide step leaves the slots as they are
+UNIFORM_TOKENS = 16_384
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """What a cache is replayed on: what was learnt, and a trace of sequences.
+
+    Of `uniform` routing there is one layer that stands for all. `source` says where it comes from, and
+    `inputs` the artifact or file.
+    """
+
+    hints: ExpertHints
+    trace: RoutingTrace
+    source: str
+    uniform: bool = False
+    inputs: tuple[InputRef, ...] = ()
+
+    @cached_property
+    def decodes(self) -> RoutingTrace:
+        """The decodes, or all where there are none."""
+        return self._kind(prefill=False)
+
+    @cached_property
+    def prompts(self) -> RoutingTrace:
+        """The prompts, or all where there are none."""
+        return self._kind(prefill=True)
+
+    @cached_property
+    def prefetches(self) -> tuple[Prefetch, ...]:
+        """What can be guessed from it: a gate or a token table only where it has them."""
+        if self.uniform:
+            return (Prefetch.NONE,)
+        gate = () if self.trace.next_gate is None else (Prefetch.NEXT_GATE,)
+        table = () if self.hints.table is None else (Prefetch.TOKEN,)
+        return (Prefetch.NONE, *table, *gate)
+
+    def _kind(self, prefill: bool) -> RoutingTrace:
+        chosen = self.trace.prefill == prefill
+        return by_sequence(self.trace.rows(chosen) if chosen.any() else self.trace)
+
+    def steps(self, tokens: int, max_num_seqs: int) -> tuple[RoutingTrace, int]:
+        """Return steps of so many tokens, and how many of them only warm the caches."""
+        if tokens <= max_num_seqs:
+            steps = rebatched(self.decodes, tokens, WARM_STEPS + COUNTED_STEPS, decodes=True)
+            most_warm = WARM_STEPS
+        else:
+            steps = rebatched(self.prompts, tokens, FEW_WARM + FEW_COUNTED, decodes=False)
+            most_warm = FEW_WARM
+        return steps, min(most_warm, len(steps.bounds) // 4)
+
+
+def routing_of(trace: RoutingTrace, source: str, inputs: tuple[InputRef, ...] = ()) -> Routing:
+    """Return the routing of a recorded trace: a half to learn from, a half to play."""
+    learnt, played = halves(trace)
+    told = bool(np.ptp(trace.tokens))  # a made trace may have no token ids
+    return Routing(hints_of(learnt, int(trace.tokens.max()) + 1 if told else 0), played, source, inputs=inputs)
+
+
+def uniform_routing(experts: int, per_token: int) -> Routing:
+    """Return routing that knows no favourites: what skewed routing would load is less than with it."""
+    trace = uniform_trace(experts, per_token, UNIFORM_TOKENS)
+    return Routing(hints_of(trace), trace, "every expert as likely as any other", uniform=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepLoads:
+    """Experts copied in a step of so many `tokens`: mean over steps, (sizes, L).
+
+    `exposed` are loaded while a layer waits, `ahead` before it is reached, and `here` are copied within the
+    device, into the wide buffer.
+    """
+
+    tokens: tuple[int, ...]
+    exposed: Floats
+    ahead: Floats
+    here: Floats
+
+
+def step_loads(
+    routing: Routing, cache: ExpertCache, slots: Sequence[int], sizes: Sequence[int], max_num_seqs: int
+) -> StepLoads:
+    """Return what a cache with so many slots in each layer of the routing loads, by tokens in a step.
+
+    Sizes that the trace has too few tokens for are taken as its largest that has enough; raises InputError where
+    it hasn't enough for one token.
+    """
+    rows: list[tuple[Floats, Floats, Floats]] = []
+    for tokens in sizes:
+        try:
+            steps, warm = routing.steps(tokens, max_num_seqs)
+        except InputError:
+            if not rows or tokens <= max_num_seqs:
+                raise
+            break  # what is longer than the trace loads what its longest step does
+        played = replay(steps, slots, cache.policy, routing.hints, cache.prefetch, cache.wide)
+        exposed, ahead, here = (
+            counted[warm:].mean(axis=0) for counted in (played.misses, played.ahead, played.here)
+        )
+        rows.append((exposed, ahead, here))
+    exposed, ahead, here = (np.array(column) for column in zip(*rows, strict=True))
+    return StepLoads(tuple(sizes[: len(rows)]), exposed, ahead, here)
+
+
+def sizes_up_to(max_num_seqs: int, budget: int) -> tuple[int, ...]:
+    """Return the step sizes to replay: powers of two, the batch limit and the token budget."""
+    powers = {2**n for n in range(budget.bit_length())}
+    return tuple(sorted({size for size in powers | {max_num_seqs, budget} if size <= budget}))
