@@ -10,6 +10,7 @@ from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
+from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
 from hgpu.core.errors import UnknownName
 
@@ -27,6 +28,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("profile", 3, ProfilePayload),
+        Kind("routing", 1, RoutingPayload),
         Kind("latency", 3, LatencyPayload),
         Kind("plan", 4, PlanPayload),
         Kind("simulation", 1, SimulationPayload),

@@ -25,6 +25,24 @@ class Prefetch(StrEnum):
     NEXT_GATE = "next_gate"  # the next layer's router, applied to this layer's hidden states
 
 
+class Link(StrEnum):
+    """What experts are copied over."""
+
+    PINNED = "pinned host memory to device"
+    HOST = "within the host's memory"  # on a CPU, which has no link
+
+
+@dataclass(frozen=True, slots=True)
+class CopySpeed:
+    """How fast an expert of `expert_bytes` was copied: the median round, the slowest and the fastest."""
+
+    link: Link
+    expert_bytes: int
+    bytes_per_s: float
+    slowest_bytes_per_s: float
+    fastest_bytes_per_s: float
+
+
 PINNING = (ExpertPolicy.STATIC, ExpertPolicy.PINNED_LFU)
 
 

@@ -9,12 +9,14 @@ from rich.tree import Tree
 
 from hgpu.artifacts.lineage import Ancestor
 from hgpu.artifacts.payloads.latency import LatencyPayload
+from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
 from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
 from hgpu.report.plan import print_plan
+from hgpu.report.routing import print_routings
 from hgpu.report.simulation import print_simulation
 
 
@@ -58,10 +60,15 @@ def _print_latency(artifact: Artifact[LatencyPayload]) -> None:
     print_fits([artifact])
 
 
+def _print_routing(artifact: Artifact[RoutingPayload]) -> None:
+    print_routings([artifact])
+
+
 PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "plan": print_plan,
     "latency": _print_latency,
     "simulation": print_simulation,
+    "routing": _print_routing,
     "comparison": print_comparison,
 }
 

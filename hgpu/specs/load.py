@@ -1,27 +1,48 @@
 """From a YAML file to a checked spec, with errors that name the line."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from hgpu.core.errors import InputError, UnknownName
+from hgpu.specs.finetune import FinetuneSpec
 from hgpu.specs.serve import ServeSpec
 
-KINDS = {"serve": ServeSpec}
+AnySpec = ServeSpec | FinetuneSpec
+KINDS: dict[str, type[AnySpec]] = {"serve": ServeSpec, "finetune": FinetuneSpec}
+S = TypeVar("S", bound=AnySpec)
 
 
 def load_spec(path: Path, overrides: dict[str, Any] | None = None) -> ServeSpec:
+    """Return the spec of a service; as `load_any`, and InputError where it is of another kind."""
+    return load_kind(path, ServeSpec, overrides)
+
+
+def load_kind(path: Path, wanted: type[S], overrides: dict[str, Any] | None = None) -> S:
+    """Return the spec in a file, as `load_any`; raises InputError where it isn't of the wanted kind."""
+    spec = load_any(path, overrides)
+    if not isinstance(spec, wanted):
+        kind = next(name for name, model in KINDS.items() if model is wanted)
+        raise InputError(
+            f"{path} is a spec of kind '{spec.kind}'",
+            f"only kind '{kind}' can be used here",
+            f"write one with `hgpu init {kind}`",
+        )
+    return spec
+
+
+def load_any(path: Path, overrides: dict[str, Any] | None = None) -> AnySpec:
     """Return the spec in a YAML file, with dotted `overrides` (`slo.tpot_ms`) put in.
 
     Raises InputError naming file, line and field for whatever is missing or wrong.
     """
     node = _parse(path)
     document = _document(path, node)
-    kind = document.get("kind")
+    kind = str(document.get("kind"))
     if kind not in KINDS:
-        raise UnknownName("kind of spec", str(kind), KINDS)
+        raise UnknownName("kind of spec", kind, KINDS)
     for key, value in (overrides or {}).items():
         _put(document, key, value)
     try:
@@ -32,16 +53,16 @@ def load_spec(path: Path, overrides: dict[str, Any] | None = None) -> ServeSpec:
         line = _line_of(node, first["loc"])
         where = f"{path}, line {line}" if line else str(path)
         raise InputError(
-            f"{where}: bad {place}", first["msg"].removeprefix("Value error, "), _fix(first)
+            f"{where}: bad {place}", first["msg"].removeprefix("Value error, "), _fix(first, kind)
         ) from error
 
 
-def _fix(error: Any) -> str:
+def _fix(error: Any, kind: str) -> str:
     if error["type"] == "extra_forbidden":
-        return "remove it, or see `hgpu init serve` for the keys there are"
+        return f"remove it, or see `hgpu init {kind}` for the keys there are"
     if error["type"] == "missing":
-        return "add it; see `hgpu init serve` for an example"
-    return "mend that field; `hgpu init serve` writes a commented example"
+        return f"add it; see `hgpu init {kind}` for an example"
+    return f"mend that field; `hgpu init {kind}` writes a commented example"
 
 
 def _parse(path: Path) -> yaml.Node | None:

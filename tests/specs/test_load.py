@@ -4,7 +4,7 @@ import pytest
 
 from hgpu.core.errors import HgpuError, InputError
 from hgpu.core.gpu import DType
-from hgpu.specs.load import load_spec
+from hgpu.specs.load import KINDS, load_any, load_spec
 from hgpu.specs.service import service_of
 from hgpu.specs.templates import TEMPLATES, template
 
@@ -23,8 +23,12 @@ def write(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
-def test_every_template_is_a_spec_that_makes_a_service(tmp_path: Path, kind: str) -> None:
-    service = service_of(load_spec(write(tmp_path, template(kind))))
+def test_every_template_is_a_spec_of_its_kind(tmp_path: Path, kind: str) -> None:
+    assert isinstance(load_any(write(tmp_path, template(kind))), KINDS[kind])
+
+
+def test_the_template_of_serve_makes_a_service(tmp_path: Path) -> None:
+    service = service_of(load_spec(write(tmp_path, template("serve"))))
     assert service.offers and len(service.points) == 4
 
 

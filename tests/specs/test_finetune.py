@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from hgpu.core.errors import InputError
+from hgpu.core.gpu import DType
+from hgpu.specs.finetune import FinetuneSpec, Method, Offload
+from hgpu.specs.load import load_any, load_kind, load_spec
+from hgpu.specs.serve import ServeSpec
+
+SPEC = """kind: finetune
+model: Qwen2.5-7B
+method: lora
+context: 1024
+batch: 8
+tokens: 1000000
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_single_value_is_a_list_of_one_and_a_repeated_one_counts_once(tmp_path: Path) -> None:
+    text = SPEC + "offload: [none, zero3, none]\ncheckpointing: true\nrank: [16, 16, 8]\ngpus: L4\n"
+    spec = load_kind(write(tmp_path, text), FinetuneSpec)
+    assert spec.method == [Method.LORA]
+    assert spec.offload == [Offload.NONE, Offload.ZERO3]
+    assert (spec.checkpointing, spec.rank, spec.gpus) == ([True], [16, 8], ["L4"])
+
+
+def test_tokens_and_steps_say_the_same_length(tmp_path: Path) -> None:
+    by_tokens = load_kind(write(tmp_path, SPEC), FinetuneSpec)
+    assert (by_tokens.tokens_per_step, by_tokens.total_steps) == (8192, 123)  # ⌈1,000,000 / 8,192⌉
+    by_steps = load_kind(write(tmp_path, SPEC.replace("tokens: 1000000", "steps: 123")), FinetuneSpec)
+    assert by_steps.total_tokens == by_tokens.total_tokens == 123 * 8192
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("method: lora", "method: qlora"), ["line 3", "method", "'full', 'lora' or 'lamda'"]),
+        (("method: lora", "method: []"), ["line 3", "method"]),
+        (("method: lora", "method: [{a: 1}]"), ["line 3", "method"]),
+        (("tokens: 1000000", "seed: 1"), ["either tokens", "or steps"]),
+        (("tokens: 1000000", "tokens: 1\nsteps: 1"), ["either tokens", "or steps"]),
+        (("batch: 8", "batch: 8\ndtype: fp8"), ["bf16, fp16, fp32"]),
+        (("batch: 8", "batch: 8\nslo: {}"), ["line 6", "slo", "hgpu init finetune"]),
+        (("batch: 8", "batch: 8\nhost: {cxl_cards: 2}"), ["line 6", "cxl_memory_gib"]),
+    ],
+)
+def test_a_bad_spec_names_the_line_the_field_and_a_remedy(
+    tmp_path: Path, change: tuple[str, str], words: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_any(write(tmp_path, SPEC.replace(*change)))
+    for word in words:
+        assert word in str(caught.value)
+    assert caught.value.fix
+
+
+def test_a_spec_of_another_kind_is_refused_by_its_kind(tmp_path: Path) -> None:
+    path = write(tmp_path, SPEC + "dtype: bf16\n")
+    with pytest.raises(InputError, match="kind 'finetune'") as caught:
+        load_spec(path)
+    assert "hgpu init serve" in caught.value.fix
+    with pytest.raises(InputError, match="kind 'finetune'"):
+        load_kind(path, ServeSpec)
+    assert load_kind(path, FinetuneSpec).dtype is DType.BF16
