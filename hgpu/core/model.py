@@ -87,7 +87,7 @@ class ModelSpec:
         return self.moe_layers * self.experts * self.expert_bytes
 
     def resident_bytes(self, cache: ExpertCache | None) -> float:
-        """Return the weight bytes on the devices: all, or in mode `offload` without experts that have no slot.
+        """Return the weight bytes on the devices: all, or in mode `offload` those of experts with a slot.
 
         The wide buffer counts with them, unless every expert has a slot; copies go straight into slots, so
         that nothing else is needed to stage them.

@@ -18,11 +18,12 @@ from hgpu.latency.expert_hints import ExpertHints, hints_of
 from hgpu.latency.expert_replay import replay
 from hgpu.latency.features import Floats
 from hgpu.latency.rebatch import by_sequence, halves, rebatched, uniform_trace
-from hgpu.latency.routing import RoutingTrace
+from hgpu.latency.routing import Ids, RoutingTrace
 
 WARM_STEPS, COUNTED_STEPS = 64, 256
 FEW_WARM, FEW_COUNTED = 4, 12  # of steps with prompts: a wide step leaves the slots as they are
 UNIFORM_TOKENS = 16_384
+SPREAD = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class Routing:
     """What a cache is replayed on: what was learnt, and a trace of sequences.
 
     Of `uniform` routing there is one layer that stands for all. `source` says where it comes from, and
-    `inputs` the artifact or file.
+    `inputs` the artifact. `link` is a GPU type and the bytes/s at which an expert was copied to it from
+    pinned memory, where that was measured with the routing.
     """
 
     hints: ExpertHints
@@ -38,6 +40,7 @@ class Routing:
     source: str
     uniform: bool = False
     inputs: tuple[InputRef, ...] = ()
+    link: tuple[str, float] | None = None
 
     @cached_property
     def decodes(self) -> RoutingTrace:
@@ -73,11 +76,11 @@ class Routing:
         return steps, min(most_warm, len(steps.bounds) // 4)
 
 
-def routing_of(trace: RoutingTrace, source: str, inputs: tuple[InputRef, ...] = ()) -> Routing:
+def routing_of(trace: RoutingTrace, source: str) -> Routing:
     """Return the routing of a recorded trace: a half to learn from, a half to play."""
     learnt, played = halves(trace)
     told = bool(np.ptp(trace.tokens))  # a made trace may have no token ids
-    return Routing(hints_of(learnt, int(trace.tokens.max()) + 1 if told else 0), played, source, inputs=inputs)
+    return Routing(hints_of(learnt, int(trace.tokens.max()) + 1 if told else 0), played, source)
 
 
 def uniform_routing(experts: int, per_token: int) -> Routing:
@@ -88,16 +91,17 @@ def uniform_routing(experts: int, per_token: int) -> Routing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepLoads:
-    """Experts copied in a step of so many `tokens`: mean over steps, (sizes, L).
+    """Experts copied in a step of so many `tokens`, (sizes, L) and for `ahead` (sizes, SPREAD).
 
-    `exposed` are loaded while a layer waits, `ahead` before it is reached, and `here` are copied within the
-    device, into the wide buffer.
+    `exposed` are loaded while a layer waits, and `here` are copied within the device, into the wide buffer:
+    means over steps. `ahead` are loaded before their layer is reached: means of parts of all layers of all
+    steps, those with the fewest first.
     """
 
     tokens: tuple[int, ...]
     exposed: Floats
-    ahead: Floats
     here: Floats
+    ahead: Floats
 
 
 def step_loads(
@@ -105,8 +109,8 @@ def step_loads(
 ) -> StepLoads:
     """Return what a cache with so many slots in each layer of the routing loads, by tokens in a step.
 
-    Sizes that the trace has too few tokens for are taken as its largest that has enough; raises InputError where
-    it hasn't enough for one token.
+    Steps of prompts that the trace has too few tokens for load what its largest does. Raises InputError where
+    it has too few for the decodes.
     """
     rows: list[tuple[Floats, Floats, Floats]] = []
     for tokens in sizes:
@@ -117,12 +121,15 @@ def step_loads(
                 raise
             break  # what is longer than the trace loads what its longest step does
         played = replay(steps, slots, cache.policy, routing.hints, cache.prefetch, cache.wide)
-        exposed, ahead, here = (
-            counted[warm:].mean(axis=0) for counted in (played.misses, played.ahead, played.here)
-        )
-        rows.append((exposed, ahead, here))
-    exposed, ahead, here = (np.array(column) for column in zip(*rows, strict=True))
-    return StepLoads(tuple(sizes[: len(rows)]), exposed, ahead, here)
+        exposed, here = (counted[warm:].mean(axis=0) for counted in (played.misses, played.here))
+        rows.append((exposed, here, _spread(played.ahead[warm:])))
+    exposed, here, ahead = (np.array(column) for column in zip(*rows, strict=True))
+    return StepLoads(tuple(sizes[: len(rows)]), exposed, here, ahead)
+
+
+def _spread(ahead: Ids) -> Floats:
+    """Return the means of SPREAD equal parts of what layers load ahead, in rising order."""
+    return np.array([part.mean() for part in np.array_split(np.sort(ahead, axis=None), SPREAD) if len(part)])
 
 
 def sizes_up_to(max_num_seqs: int, budget: int) -> tuple[int, ...]:

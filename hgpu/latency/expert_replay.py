@@ -46,16 +46,29 @@ def replay(
 
     Raises InputError where the policy or the prefetch needs hints, or predictions, that aren't given.
     """
+    each = [slots] * trace.layers if isinstance(slots, int) else list(slots)
+    return _played(trace, caches_of(trace, each, policy, hints, wide), guesses_of(trace, hints, prefetch))
+
+
+def caches_of(
+    trace: RoutingTrace,
+    slots: Sequence[int],
+    policy: ExpertPolicy,
+    hints: ExpertHints | None,
+    wide: bool = False,
+) -> list[LayerCache]:
+    """Return the cache of each layer of a trace, with what is pinned.
+
+    Raises InputError where the policy has nothing to pin by.
+    """
     if policy in PINNING and hints is None:
         raise InputError(f"policy '{policy}' has nothing to pin", "it needs hints of a routing trace")
-    guesses = _guesses(trace, hints, prefetch)
-    each = [slots] * trace.layers if isinstance(slots, int) else list(slots)
     caches = []
-    for layer, count in enumerate(each):
+    for layer, count in enumerate(slots):
         ranking = hints.ranking[layer].tolist() if hints else ()
         pinned = pinned_of(ranking, count, trace.per_token, policy)
         caches.append(LayerCache(trace.experts, trace.per_token, count, policy, pinned, wide))
-    return _played(trace, caches, guesses)
+    return caches
 
 
 def replay_belady(trace: RoutingTrace, slots: int, wide: bool = False) -> Played:
@@ -88,8 +101,11 @@ class _Clock:
         return -int(uses[at]) if at < len(uses) else -(2**62)
 
 
-def _guesses(trace: RoutingTrace, hints: ExpertHints | None, prefetch: Prefetch) -> Ids | None:
-    """Return what is predicted of each token, (N, L, k), or None."""
+def guesses_of(trace: RoutingTrace, hints: ExpertHints | None, prefetch: Prefetch) -> Ids | None:
+    """Return what is predicted of each token, (N, L, k), or None without prefetch.
+
+    Raises InputError where the prefetch needs what isn't given.
+    """
     if prefetch is Prefetch.NONE:
         return None
     if prefetch is Prefetch.TOKEN:

@@ -6,12 +6,14 @@ the layers: what the first l layers load with s slots is the least, over c, of w
 s − c and what layer l loads with c. Curves need not be convex.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from hgpu.core.errors import InputError
-from hgpu.core.experts import ExpertCache
+from hgpu.core.experts import ExpertCache, Prefetch
 from hgpu.latency.expert_loads import Routing, step_loads
 from hgpu.latency.features import Floats
 
@@ -48,18 +50,22 @@ def divided(curves: Floats, least: int, total: int) -> tuple[int, ...]:
     return tuple(reversed(slots))
 
 
-def slot_curves(routing: Routing, cache: ExpertCache, batch: int) -> tuple[Floats, int]:
-    """Return what each layer loads in a step of `batch` decodes with k, k + 1, … E slots, (L, E − k + 1); and k."""
+def slot_curves(routing: Routing, cache: ExpertCache, batch: int) -> tuple[int, Floats]:
+    """Return k, and what each layer loads in a step of `batch` decodes with k to E slots, (L, E − k + 1).
+
+    Without prefetch, which only moves loads.
+    """
     trace = routing.trace
+    cache = replace(cache, prefetch=Prefetch.NONE)
     least, most = trace.per_token, trace.experts
     places = np.unique(np.linspace(least, most, min(MEASURED, most - least + 1)).round().astype(int))
     measured = []
     for slots in places.tolist():
         loads = step_loads(routing, cache, [slots] * trace.layers, [batch], batch)
-        measured.append(loads.exposed[0] + loads.ahead[0])
+        measured.append(loads.exposed[0])
     every = np.arange(least, most + 1)
     curves = [np.interp(every, places, column) for column in np.array(measured).T]
-    return np.array(curves), least
+    return least, np.array(curves)
 
 
 def layer_slots(routing: Routing, cache: ExpertCache, max_num_seqs: int) -> tuple[int, ...]:
@@ -71,13 +77,13 @@ def layer_slots(routing: Routing, cache: ExpertCache, max_num_seqs: int) -> tupl
     each = cache.slots(trace.experts, trace.per_token)
     if routing.uniform or trace.layers == 1:
         return (each,) * trace.layers
-    curves, least = slot_curves(routing, cache, batch_between(max_num_seqs))
+    least, curves = slot_curves(routing, cache, batch_between(max_num_seqs))
     return divided(curves, least, each * trace.layers)
 
 
 def batch_between(max_num_seqs: int) -> int:
     """Return the batch midway, by ratio, between one sequence and the limit."""
-    return max(1, round(max_num_seqs**0.5))
+    return round(math.sqrt(max_num_seqs))
 
 
 def totals(slots: Sequence[int]) -> str:

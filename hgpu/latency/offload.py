@@ -1,12 +1,13 @@
 """Mode `offload`: what copying experts makes of a step, and which prefetch is worth its copies.
 
-    T_step = max(T_compute, n_ahead · t_copy) + n_exposed · t_copy + n_here · t_here
+    T_step = Σ_l E max(T_compute / L, n_ahead · t_copy) + n_exposed · t_copy + n_here · t_here
     t_copy = b_e / (tp · BW) + t_launch
 
-with b_e the bytes of an expert, n the experts copied in a step (mean over steps, summed over layers, from replaying
-the cache's own policy), t_here a copy within the device into the wide buffer: one read and one write. What
-is loaded ahead hides behind the step's compute; for the rest it waits. Prefetching raises the hits *and* the bytes
-moved: it pays only where copies hide.
+with b_e the bytes of an expert, n the experts copied (from replaying the cache's own policy: of a layer where
+they are ahead, of a whole step for the rest), and t_here a copy within the device into the wide buffer: one
+read and one write. What is loaded ahead of a layer hides behind what the layer before it computes; a token
+table that ran further ahead would hide a little more. For the rest the step waits. Prefetching raises the
+hits *and* the bytes moved: it pays only where copies hide.
 """
 
 from collections.abc import Sequence
@@ -55,19 +56,26 @@ def copies_of(
 ) -> ExpertCopies:
     """Return what copying experts adds to the steps of an operating point in mode `offload`."""
     assert point.experts is not None
-    link = link or HostLink()
+    link = link or link_of(gpu, routing)
     loads = _loads(model, point, routing)
     scale = model.moe_layers / routing.trace.layers
     bandwidth = efficiency_of(gpu, model.weight_dtype).bandwidth * gpu.memory_bandwidth_bytes_per_s
     here_s = 2 * model.expert_bytes / point.tp / bandwidth
     copy_s = link.copy_s(model, gpu, point.tp)
-    ahead_s = scale * loads.ahead.sum(axis=1) * copy_s
+    ahead_s = model.moe_layers * loads.ahead.T * copy_s
     exposed_s = scale * (loads.exposed.sum(axis=1) * copy_s + loads.here.sum(axis=1) * here_s)
     return ExpertCopies(
         tuple(float(tokens) for tokens in loads.tokens),
-        tuple(np.maximum.accumulate(ahead_s).tolist()),
         tuple(np.maximum.accumulate(exposed_s).tolist()),
+        tuple(tuple(np.maximum.accumulate(row_s).tolist()) for row_s in ahead_s if ahead_s.any()),
     )
+
+
+def link_of(gpu: GpuType, routing: Routing) -> HostLink:
+    """Return what copies cost: assumed, but for the rate where it was measured on this GPU type."""
+    if routing.link is None or routing.link[0] != gpu.name:
+        return HostLink()
+    return HostLink(host_link=routing.link[1] / gpu.host_link_bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class Chosen:
 
 
 def chosen_cache(model: ModelSpec, gpu: GpuType, point: OperatingPoint, routing: Routing) -> Chosen:
-    """Return a point in mode `offload` with slots divided by demand and the prefetch of the least step time."""
+    """Return a point in mode `offload` with slots divided by demand and the prefetch of the least steps."""
     assert point.experts is not None
     slots = layer_slots(routing, point.experts, point.engine.max_num_seqs)
     even = len(set(slots)) == 1

@@ -135,9 +135,7 @@ def telemetry_of(profile: Artifact[ProfilePayload]) -> list[RunTelemetry]:
     return from_json(path.read_bytes()) if path.is_file() else []
 
 
-def latency_draft(
-    profile: Artifact[ProfilePayload], routing: Routing | None = None
-) -> Draft[LatencyPayload]:
+def latency_draft(profile: Artifact[ProfilePayload], routing: Routing | None = None) -> Draft[LatencyPayload]:
     """Fit a profile and return the latency model as an artifact to save.
 
     An estimate of mode `offload` is of the computation alone: what copying makes of it is added here, from

@@ -6,7 +6,7 @@ data sheet's peaks, plus a fixed host time; tensor parallelism adds two all-redu
 and every sample says `estimated`. Williams et al., "Roofline", CACM 2009.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from hgpu.core.errors import Infeasible
 from hgpu.core.experts import ExpertCache
@@ -37,7 +37,7 @@ class Roofline:
     tp: int
     efficiency: Efficiency
     experts: ExpertCache | None = None
-    link: HostLink = HostLink()
+    link: HostLink = field(default_factory=HostLink)
 
     @property
     def flops_per_s(self) -> float:

@@ -48,6 +48,7 @@ class Service:
     budget_usd_per_hour: float | None = None
     trace: Path | None = None
     routed_by_input: bool = True
+    routing: str | None = None
 
     @property
     def name(self) -> str:
@@ -103,6 +104,7 @@ def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offe
         spec.budget_usd_per_hour,
         Path(spec.workload.trace) if spec.workload.trace else None,
         spec.routing == "input",
+        spec.offload.routing if Mode.OFFLOAD in spec.modes else None,
     )
 
 

@@ -51,16 +51,19 @@ def test_arrays_give_what_numbers_give() -> None:
     assert together.tolist() == pytest.approx([DEAR.step_s(batch) for batch in batches], rel=1e-15)
 
 
-COPIES = ExpertCopies((1.0, 4.0, 64.0), (4e-3, 16e-3, 20e-3), (10e-3, 10e-3, 40e-3))
+COPIES = ExpertCopies((1.0, 4.0, 64.0), (10e-3, 10e-3, 40e-3), ((0.0, 9e-3, 9e-3), (4e-3, 16e-3, 20e-3)))
 COPYING = replace(DEAR, copies=COPIES)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 4, 30, 64, 200])
 def test_copies_ahead_hide_behind_the_step_and_the_others_are_waited_for(tokens: int) -> None:
     batch = StepBatch(decode_seqs=tokens, decode_context_tokens=tokens * 100)
-    ahead_s = np.interp(tokens, COPIES.tokens, COPIES.ahead_s)
+    ahead_s = [np.interp(tokens, COPIES.tokens, row_s) for row_s in COPIES.ahead_s]
     exposed_s = np.interp(tokens, COPIES.tokens, COPIES.exposed_s)
-    assert COPYING.step_s(batch) == pytest.approx(max(DEAR.step_s(batch), ahead_s) + exposed_s, rel=1e-12)
+    compute_s = np.mean([max(DEAR.step_s(batch), row_s) for row_s in ahead_s])
+    assert COPYING.step_s(batch) == pytest.approx(compute_s + exposed_s, rel=1e-12)
+    waiting = replace(DEAR, copies=replace(COPIES, ahead_s=()))
+    assert waiting.step_s(batch) == pytest.approx(DEAR.step_s(batch) + exposed_s, rel=1e-12)
 
 
 @given(st.tuples(*[st.floats(0, 5000)] * 6), st.tuples(*[st.floats(0, 5000)] * 6))
