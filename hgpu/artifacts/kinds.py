@@ -30,13 +30,13 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("profile", 2, ProfilePayload),
+        Kind("profile", 3, ProfilePayload),
         Kind("routing", 1, RoutingPayload),
-        Kind("latency", 2, LatencyPayload),
-        Kind("plan", 3, PlanPayload),
+        Kind("latency", 3, LatencyPayload),
+        Kind("plan", 4, PlanPayload),
         Kind("placement", 1, PlacementPayload),
         Kind("simulation", 1, SimulationPayload),
-        Kind("deployment", 2, DeploymentPayload),
+        Kind("deployment", 3, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
