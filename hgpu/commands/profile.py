@@ -71,6 +71,7 @@ def profile(
 
     A broken run resumes where it stopped. GPU types that aren't attached are estimated, and say so. With --on
     it rents a machine of each type, after your yes to its cost, measures there, and takes it away.
+    `hgpu profile memory` measures this machine's memory instead, and needs no spec.
     With --mode offload it records what an expert cache is planned from: which experts real prompts are routed
     to, and how fast an expert is copied.
 
