@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hgpu.commands.profile_request import RoutingRequest
-from hgpu.commands.routing_profiling import record_routes, refuse_unknown_mode
+from hgpu.commands.routing_profiling import record_routes, refuse_options
 from hgpu.core.errors import InputError, UnknownName
 
 SPEC = """kind: serve
@@ -38,7 +38,11 @@ def test_what_cant_be_recorded_is_refused(
         record_routes(spec, None, request, json=True)
 
 
-def test_another_mode_is_unknown() -> None:
-    refuse_unknown_mode("offload")
+def test_options_that_recording_has_no_use_for_are_refused() -> None:
+    refuse_options("offload", {"--url": None, "--on": ()})
     with pytest.raises(UnknownName, match="offload"):
-        refuse_unknown_mode("pd")
+        refuse_options("pd", {})
+    with pytest.raises(InputError, match="--mode offload"):
+        refuse_options(None, {})
+    with pytest.raises(InputError, match="with --url and --on"):
+        refuse_options("offload", {"--url": "http://x", "--ray": None, "--on": ["aws/x"]})
