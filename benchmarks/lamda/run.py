@@ -32,7 +32,7 @@ from hgpu.tuning.train import mean_loss, train
 SEEDS = (1, 2, 3)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GRID: dict[str, list[dict[str, Any]]] = {
-    "lora": [{"rank": rank, "learning_rate": rate} for rank in (8, 16) for rate in (3e-3, 1e-2)],
+    "lora": [{"rank": rank, "learning_rate": rate} for rank in (8, 16) for rate in (1e-2, 3e-2)],
     "lamda": [
         {"rank": rank, "freeze_share": share, "learning_rate": rate}
         for rank, share in ((16, 0.1), (24, 0.05))
