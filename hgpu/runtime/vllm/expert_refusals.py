@@ -64,16 +64,16 @@ def _refusals(config: Any) -> list[tuple[bool, str, str, str]]:
     return [
         (not model.is_moe, "a model without experts", "there is nothing to cache", leave_out),
         (
-            parallel.enable_expert_parallel,
-            "expert parallelism",
-            "that spreads the experts over devices by a map of its own",
-            "leave out --enable-expert-parallel",
-        ),
-        (
             parallel.enable_eplb,
             "EPLB",
             "that moves experts between devices while they are served",
             "leave out --enable-eplb",
+        ),
+        (
+            parallel.enable_expert_parallel,
+            "expert parallelism",
+            "that spreads the experts over devices by a map of its own",
+            "leave out --enable-expert-parallel",
         ),
         (parallel.world_size > 1, "tensor or pipeline parallelism", one, "give one device"),
         (parallel.data_parallel_size > 1, "data parallelism", one, "run an engine for each replica"),
