@@ -82,10 +82,10 @@ def profile(
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
 
-    if mode is not None:
-        from hgpu.commands.routing_profiling import record_routes, refuse_unknown_mode
+    if mode is not None or prompts is not None or batch:
+        from hgpu.commands.routing_profiling import record_routes, refuse_options
 
-        refuse_unknown_mode(mode)
+        refuse_options(mode, {"--url": url, "--ray": ray, "--on": on})
         route = RoutingRequest(results, prompts, tuple(batch or ()), tokens, temperature, load_format)
         record_routes(spec, gpu, route, json)
         return
