@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hgpu.artifacts.manifest import Strict
+from hgpu.artifacts.payloads.activations import ActivationsPayload
 from hgpu.artifacts.payloads.bench import BenchPayload
 from hgpu.artifacts.payloads.comparison import ComparisonPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
@@ -34,6 +35,7 @@ KINDS = {
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
+        Kind("activations", 1, ActivationsPayload),
     )
 }
 
