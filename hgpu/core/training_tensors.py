@@ -57,7 +57,9 @@ class TrainingTensor:
 class TrainingShape:
     """A model and a step of it: parameters, layers, hidden size, and `batch` sequences a device.
 
-    Raises InputError where a number isn't positive.
+    `attention_flops_per_pair` is the forward work of one (query, key) pair over all layers, 4·L·heads·head
+    size; 0 leaves attention scores out, as 2P·tokens does. Raises InputError where another number
+    isn't positive.
     """
 
     params: int
@@ -66,10 +68,11 @@ class TrainingShape:
     batch: int
     context_tokens: int
     devices: int = 1
+    attention_flops_per_pair: int = 0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if getattr(self, name) < 1:
+            if getattr(self, name) < (name != "attention_flops_per_pair"):
                 raise InputError(
                     f"a training step can't have {name} {getattr(self, name)}", fix="give at least 1"
                 )
@@ -78,6 +81,12 @@ class TrainingShape:
     def tokens_per_device(self) -> int:
         """Tokens that one device works on in a step."""
         return self.batch * self.context_tokens
+
+    @property
+    def forward_flops_per_device(self) -> float:
+        """Work of a forward pass on one device: 2P a token, and causal attention over C·(C + 1)/2 pairs."""
+        pairs = self.context_tokens * (self.context_tokens + 1) / 2
+        return self.batch * (2 * self.params * self.context_tokens + self.attention_flops_per_pair * pairs)
 
     @property
     def checkpoint_bytes(self) -> int:
