@@ -1,9 +1,9 @@
 """Activations of a decoder layer in closed form, where they aren't measured.
 
-What autograd saves of transformers' Llama-like layer (RMSNorm in fp32, attention in one kernel, a gated MLP),
-read from its code; for Llama and Qwen2 it is what the measurement gives, and other families differ by a few
-norms. With w bytes an element, hidden size H, Q and K the widths of queries and keys, and I of the MLP, a layer
-saves for each token
+What autograd saves of transformers' Llama-like layer (RMSNorm in fp32, attention in one kernel, a gated
+MLP), read from its code; for Llama and Qwen2 it is what the measurement gives, and other families differ by a
+few norms. With w bytes an element, hidden size H, Q and K the widths of queries and keys, and I of the MLP, a
+layer saves for each token
 
     norms       2·(4H + 4), and 2·wH more where their weights are trained
     attention   w·(2Q + 2K) and 4 a head

@@ -1,4 +1,4 @@
-"""Memory of a training step, moment by moment: on each GPU, and on the host of each machine.
+"""Memory of a training step, moment by moment: on each GPU, and on the machine's host.
 
 A step's peak is at one of four moments: when the loss's gradient is made (everything saved, and the logits),
 in the backward pass of the last layer, in that of the first (all gradients there), or in the optimizer step.
@@ -7,17 +7,35 @@ In a plan for 16 bits, a full fine-tune in mixed precision follows the 18P conve
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hgpu.core.gpu import DType
 from hgpu.core.model import ModelSpec
-from hgpu.core.training import Activations, Linear, Method, Offload, Sharding, TrainableCount, Variant
-from hgpu.core.training_tensors import TrainingShape, host_bytes, offloaded_tensors
+from hgpu.core.training import (
+    Activations,
+    Linear,
+    Method,
+    Offload,
+    Sharding,
+    Terms,
+    TrainableCount,
+    Variant,
+)
+from hgpu.core.training_tensors import TensorName, TrainingShape, TrainingTensor, offloaded_tensors
 from hgpu.latency.training_activations import inner_bytes
 from hgpu.latency.training_counts import frozen_count, lamda_count, lora_count
 from hgpu.latency.training_states import Convention, StateBytes, state_bytes
 
 ITEMS = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
+HOST_ITEMS = {
+    TensorName.MOMENTUM: "optimizer",
+    TensorName.VARIANCE: "optimizer",
+    TensorName.FP32_MASTER: "optimizer",
+    TensorName.FP32_GRADIENTS: "gradients",
+    TensorName.BF16_GRADIENTS: "gradients",
+    TensorName.BF16_WEIGHTS: "weights",
+    TensorName.ACTIVATIONS: "activations",
+}
 ADAPTER_STATES = StateBytes(4.0, 4.0, 8.0)
 TEMPORARIES = 2  # of the largest trained tensor, that AdamW makes on the way
 
@@ -87,7 +105,7 @@ class Moment:
 
     @property
     def host_bytes(self) -> float:
-        """All that a machine's host holds."""
+        """All that the host holds."""
         return sum(self.host.values())
 
 
@@ -97,7 +115,6 @@ def moments(
     activations: Activations,
     *,
     accumulation: int = 1,
-    machines: int = 1,
     fixed_bytes: float = 0.0,
 ) -> tuple[Moment, ...]:
     """Return the moments of a step after the first; `fixed_bytes` are the driver's and the allocator's.
@@ -105,7 +122,7 @@ def moments(
     LaMDA has one more: the optimizer step when all of B is frozen.
     """
     states = _device_states(training, variant)
-    host = _host(training, variant, machines)
+    host = _host(training, variant)
     early = 1.0 if accumulation > 1 else 0.0  # gradients of earlier passes are there from the start
     begun = max(early, _head_share(training, variant))
     passes = [
@@ -155,13 +172,11 @@ def _device_states(training: Training, variant: Variant, frozen: bool = False) -
         return StateBytes(gathered + each.weights * small, each.gradients * small, each.optimizer * small)
     weights = (base + each.weights * trained) / parts + (gathered if parts > variant.tp else 0.0)
     copies = 2.0 if variant.dp > 1 and variant.sharding is Sharding.NONE else 1.0  # DDP's buckets
-    return StateBytes(
-        weights, copies * each.gradients * trained / parts, each.optimizer * trained / parts
-    )
+    return StateBytes(weights, copies * each.gradients * trained / parts, each.optimizer * trained / parts)
 
 
 def _frozen_extras(training: Training, variant: Variant, frozen_columns: int) -> float:
-    """Return the parameters that LaMDA keeps frozen: A, B·S as it was at the start, and B's frozen columns."""
+    """Return the parameters that LaMDA keeps frozen: A, the first B·S, and B's frozen columns."""
     if variant.method is not Method.LAMDA:
         return 0.0
     anchor = sum(variant.rank * target.out_features * target.count for target in training.targets)
@@ -178,11 +193,8 @@ def _head_share(training: Training, variant: Variant) -> float:
     return (head + layer) / model.total_params
 
 
-def _kept(training: Training, variant: Variant, terms: object, activations: Activations) -> float:
+def _kept(training: Training, variant: Variant, terms: Terms, activations: Activations) -> float:
     """Return the activations on one GPU; checkpoints that are offloaded aren't there."""
-    from hgpu.core.training import Terms
-
-    assert isinstance(terms, Terms)
     offloaded = variant.checkpointing and variant.offload is not Offload.NONE
     layers = 1 if offloaded else training.model.layers
     whole = terms.bytes(layers, variant.micro_batch, training.context, 0)
@@ -208,17 +220,40 @@ def _temporaries(training: Training, variant: Variant) -> float:
     return TEMPORARIES * 4.0 * variant.rank * widest
 
 
-def _host(training: Training, variant: Variant, machines: int) -> dict[str, float]:
+def host_tensors(training: Training, variant: Variant) -> tuple[TrainingTensor, ...]:
+    """Return what an offloaded variant keeps on its machine's host, empty where nothing is.
+
+    Adapters and their optimizer stay on the GPUs; without checkpointing, activations do too.
+    """
     if variant.offload is Offload.NONE:
-        return dict.fromkeys(ITEMS, 0.0)
+        return ()
+    names = set(TensorName)
+    if variant.method is not Method.FULL:
+        names = {TensorName.BF16_WEIGHTS, TensorName.ACTIVATIONS}
+    if not variant.checkpointing:
+        names -= {TensorName.ACTIVATIONS}
+    found = [t for t in offloaded_tensors(host_shape(training, variant)) if t.name in names]
+    if variant.method is Method.FULL:
+        return tuple(found)
+    return tuple(replace(tensor, optimizer_bytes=0) for tensor in found)
+
+
+def host_shape(training: Training, variant: Variant) -> TrainingShape:
+    """Return the step of an offloaded variant; it runs on the GPUs of one machine."""
     model = training.model
-    shape = TrainingShape(
+    return TrainingShape(
         model.total_params,
         model.layers,
         model.hidden_size,
         variant.micro_batch,
         training.context,
         variant.gpus,
+        model.attention_flops_per_pair + model.window_attention_flops_per_pair,
     )
-    by_name = {tensor.name: float(tensor.size_bytes) for tensor in offloaded_tensors(shape)}
-    return {}
+
+
+def _host(training: Training, variant: Variant) -> dict[str, float]:
+    found = dict.fromkeys(ITEMS, 0.0)
+    for tensor in host_tensors(training, variant):
+        found[HOST_ITEMS[tensor.name]] += tensor.size_bytes
+    return found

@@ -1,12 +1,12 @@
 """Bytes of activations, measured on small copies of a model on the CPU and extrapolated.
 
 Each copy runs one real training pass of transformers' own code, under saved-tensor hooks and with every
-storage's birth and death noted. What is saved and what lives at most is linear in layers, tokens and vocabulary,
-and for each layer and token in the width of a head; copies of two widths, two depths, two vocabularies and
-several lengths give the coefficients (least squares), and what these leave over is the error.
+storage's birth and death noted. What is saved and what lives at most is linear in layers, tokens and
+vocabulary, and for each layer and token in the width of a head; copies of two widths, two depths, two
+vocabularies and several lengths give the coefficients (least squares), and what these leave over is the error.
 
-The CPU's kernels save what the CUDA ones of the same operators do (attention: queries, keys, values, output and a
-log-sum of each row); memory inside a kernel isn't seen.
+The CPU's kernels save what the CUDA ones of the same operators do (attention: queries, keys, values, output
+and a log-sum of each row); memory inside a kernel isn't seen.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +114,7 @@ def small_runs(asked: Asked, progress: Progress | None = None) -> Iterator[Run]:
         small = shrunk(asked.config, asked.name, width * asked.narrowest, layers, share)
         model = build(small, asked)
         # Two lengths of each copy, in turn: enough to tell all terms apart.
-        for batch, context in (SIZES[number % 2 :: 2]):
+        for batch, context in SIZES[number % 2 :: 2]:
             yield Run(small, batch, context, measure_pass(model, small, batch, context))
         if progress is not None:
             progress(number + 1, len(copies))

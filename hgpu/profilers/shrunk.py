@@ -50,7 +50,7 @@ def shrunk(config: dict[str, Any], name: str, head_dim: int, layers: int, vocab_
     kinds = language.get("layer_types")
     if kinds:
         small["layer_types"] = (kinds * layers)[:layers]
-    tokens = {key: None for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     left_out = ("torch_dtype", "dtype", "quantization_config", "architectures")
     kept = {key: value for key, value in language.items() if key not in left_out}
     return Shrunk({**kept, **small, **tokens}, factor, layers, vocab)

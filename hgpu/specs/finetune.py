@@ -29,9 +29,9 @@ TRAINED_DTYPES = (DType.BF16, DType.FP16, DType.FP32)
 class HostSpec(Strict):
     """Memory of a machine beside its GPUs, where it isn't measured (`hgpu profile memory`).
 
-    `bandwidth_gb_s` (10⁹ bytes/s) is what all cores together read and write. `memory_gib` stands for the
-    machines whose memory isn't known. CXL cards count each with its own memory and bandwidth. `network_gb_s` is
-    what one machine sends to others in one direction; without it no job spans several.
+    `bandwidth_gb_s` (10⁹ bytes/s) is what all cores together read and write. `memory_gib` stands for machines
+    whose memory isn't known. CXL cards count each with its own memory and bandwidth. `network_gb_s` is what
+    one machine sends to others in one direction; without it no job spans several.
     """
 
     memory_gib: Positive | None = None
@@ -51,8 +51,8 @@ class HostSpec(Strict):
 class FinetuneSpec(Strict):
     """A fine-tune to plan, and to run with `hgpu tune`.
 
-    - `method`, `rank`, `offload`, `checkpointing`, `micro_batch`, `sharding`, degrees and `gpus`: their variants
-      compete; where no `gpus` are given, those of all offers do;
+    - `method`, `rank`, `offload`, `checkpointing`, `micro_batch`, `sharding`, degrees and `gpus`: their
+      variants compete; where no `gpus` are given, those of all offers do;
     - `context`: tokens of a sequence; `batch`: sequences of an optimizer step over all GPUs; `micro_batch`:
       those of one pass on one GPU (where none is given, the plan chooses); `tokens` or `steps`: how long;
     - `precision`: mixed keeps fp32 master weights, gradients and Adam states in a full fine-tune in 16 bits,
