@@ -12,6 +12,7 @@ from hgpu.artifacts.payloads.load import LoadPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
+from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.core.errors import UnknownName
 
 
@@ -35,6 +36,7 @@ KINDS = {
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
+        Kind("tuning", 1, TuningPayload),
         Kind("activations", 1, ActivationsPayload),
     )
 }

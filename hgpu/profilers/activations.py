@@ -34,12 +34,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is trained: `adapt` puts adapters into a model and freezes the rest (None: all is trained)."""
+    """What is trained: `adapt` puts adapters into a model and freezes the rest (None: all is trained).
+
+    `mixed`: weights in fp32, computed with in bf16 under autocast.
+    """
 
     config: dict[str, Any] = field(repr=False)
     name: str
     dtype: DType
     checkpointing: bool = False
+    mixed: bool = False
     adapt: Callable[[Any], Any] | None = None
     narrowest: int = NARROWEST
 
@@ -115,7 +119,7 @@ def small_runs(asked: Asked, progress: Progress | None = None) -> Iterator[Run]:
         model = build(small, asked)
         # Two lengths of each copy, in turn: enough to tell all terms apart.
         for batch, context in SIZES[number % 2 :: 2]:
-            yield Run(small, batch, context, measure_pass(model, small, batch, context))
+            yield Run(small, batch, context, measure_pass(model, small, batch, context, asked.mixed))
         if progress is not None:
             progress(number + 1, len(copies))
 
@@ -127,7 +131,8 @@ def build(small: Shrunk, asked: Asked) -> Any:
 
     fields = {key: value for key, value in small.config.items() if key != "model_type"}
     config = AutoConfig.for_model(small.config["model_type"], **fields)
-    dtype = {DType.BF16: torch.bfloat16, DType.FP16: torch.float16, DType.FP32: torch.float32}[asked.dtype]
+    formats = {DType.BF16: torch.bfloat16, DType.FP16: torch.float16, DType.FP32: torch.float32}
+    dtype = torch.float32 if asked.mixed else formats[asked.dtype]
     with torch.random.fork_rng():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
         if asked.adapt is not None:
@@ -138,11 +143,14 @@ def build(small: Shrunk, asked: Asked) -> Any:
     return model
 
 
-def measure_pass(model: Any, small: Shrunk, batch: int, context: int) -> dict[str, float]:
+def measure_pass(
+    model: Any, small: Shrunk, batch: int, context: int, mixed: bool = False
+) -> dict[str, float]:
     """Return the bytes of one pass: what was saved, and the most that lived in each of its parts."""
     import torch
 
-    timeline, saved = Timeline(), _Saved(model)
+    timeline = Timeline([*model.parameters(), *model.buffers()])
+    saved = _Saved(timeline)
     ids = torch.randint(0, small.vocab, (batch, context), generator=torch.Generator().manual_seed(0))
     hooks = [
         layer.register_forward_hook(_marking(timeline, f"layer {number}"))
@@ -150,7 +158,8 @@ def measure_pass(model: Any, small: Shrunk, batch: int, context: int) -> dict[st
     ]
     with timeline.tracking():
         with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
-            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         saved_bytes = saved.forget()
         loss.backward()
     for hook in hooks:
@@ -170,14 +179,13 @@ def measure_pass(model: Any, small: Shrunk, batch: int, context: int) -> dict[st
 class _Saved:
     """Counts the storages that autograd saves, each once, weights left out."""
 
-    def __init__(self, model: Any) -> None:
-        self._weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
-        self._weights |= {buffer.untyped_storage()._cdata for buffer in model.buffers()}
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
         self._storages: dict[int, Any] = {}
 
     def pack(self, tensor: Any) -> Any:
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._weights:
+        if not self._timeline.is_weight(tensor):
             self._storages[storage._cdata] = storage
         return tensor
 

@@ -1,7 +1,7 @@
 """How many bytes of tensors live at each moment of a training pass.
 
-Seen are the storages that operators return, from the operator that makes one to its release; what was there
-before (weights) and scratch memory inside an operator aren't. Needs torch.
+Seen are the storages that operators return, from the operator that makes one to its release. Weights aren't,
+nor their copies in another format (autocast's), nor scratch memory inside an operator. Needs torch.
 """
 
 import weakref
@@ -15,7 +15,8 @@ import numpy as np
 class Timeline:
     """Births and deaths of storages in order, and named moments in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Iterable[Any] = ()) -> None:
+        self._weights = {_identity(weight) for weight in weights}
         self._events: list[tuple[int, int]] = []  # key and bytes, negative at death
         self._marks: dict[str, int] = {}
         self._alive: dict[int, int] = {}
@@ -38,6 +39,16 @@ class Timeline:
         with _dispatch_mode(self):
             yield
         self.mark("end")
+
+    def is_weight(self, tensor: Any) -> bool:
+        """Tell whether a tensor is a weight, or a copy of one."""
+        return _identity(tensor) in self._weights
+
+    def converted(self, tensor: Any) -> None:
+        """Note a copy of a weight, which is a weight too until it is gone."""
+        storage = tensor.untyped_storage()
+        self._weights.add(storage._cdata)
+        weakref.finalize(storage, self._weights.discard, storage._cdata)
 
     def born(self, storage: Any) -> None:
         """Note a storage, and in time its death."""
@@ -67,6 +78,9 @@ def _dispatch_mode(timeline: Timeline) -> Any:
         def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             given = {_identity(tensor) for tensor in tensors((args, kwargs))}
             out = op(*args, **(kwargs or {}))
+            if op is torch.ops.aten._to_copy.default and timeline.is_weight(args[0]):
+                timeline.converted(out)
+                return out
             for tensor in tensors(out):
                 if _identity(tensor) not in given and not timeline.knows(tensor):
                     timeline.born(tensor.untyped_storage())

@@ -16,6 +16,7 @@ from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
 from hgpu.report.plan import print_plan
 from hgpu.report.simulation import print_simulation
+from hgpu.report.tuning import print_tuning
 
 
 def print_entries(found: Sequence[Entry], root: Path) -> None:
@@ -63,6 +64,7 @@ PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "latency": _print_latency,
     "simulation": print_simulation,
     "comparison": print_comparison,
+    "tuning": print_tuning,
 }
 
 

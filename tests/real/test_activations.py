@@ -26,7 +26,7 @@ def lora(model: Any) -> Any:
 @pytest.mark.parametrize("adapt", [None, lora], ids=["full", "lora"])
 def test_the_terms_predict_a_copy_that_was_not_measured(adapt: Any, checkpointing: bool) -> None:
     """Three times the width, twice the depth and other lengths than those of the fit."""
-    asked = Asked(load_config("Qwen2.5-7B"), "Qwen2.5-7B", DType.BF16, checkpointing, adapt)
+    asked = Asked(load_config("Qwen2.5-7B"), "Qwen2.5-7B", DType.BF16, checkpointing, adapt=adapt)
     runs = list(small_runs(asked))
     small = shrunk(asked.config, asked.name, 24, 4, 0.9)
     actual = measure_pass(build(small, asked), small, 2, 150)
