@@ -7,6 +7,7 @@ from hgpu.artifacts.payloads.activations import ActivationsPayload
 from hgpu.artifacts.payloads.bench import BenchPayload
 from hgpu.artifacts.payloads.comparison import ComparisonPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
+from hgpu.artifacts.payloads.job import JobPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
@@ -38,6 +39,7 @@ KINDS = {
         Kind("comparison", 1, ComparisonPayload),
         Kind("tuning", 1, TuningPayload),
         Kind("activations", 1, ActivationsPayload),
+        Kind("job", 1, JobPayload),
     )
 }
 

@@ -21,21 +21,32 @@ from hgpu.core.training import Activations, Linear, Method, Terms, Variant
 
 SHARED_INPUTS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",))
 SAVED_LOGIT, LARGEST_LOGIT = 4.0, 12.0  # log-probabilities in fp32; with them their gradient and the logits'
+AUTOCAST = 10.0
 SOURCE = "closed form of a Llama-like layer in transformers"
 
 
 def estimated_activations(
-    model: ModelSpec, linears: Sequence[Linear], targets: Sequence[Linear], dtype: DType, variant: Variant
+    model: ModelSpec,
+    linears: Sequence[Linear],
+    targets: Sequence[Linear],
+    dtype: DType,
+    variant: Variant,
+    mixed: bool = False,
 ) -> Activations:
-    """Return the activations of a pass; `targets` are the linears that have adapters."""
+    """Return the activations of a pass; `targets` are the linears that have adapters.
+
+    `mixed`: a model in fp32 under autocast, whose residual stream is in fp32. That adds 10H a layer and
+    token, as measured.
+    """
     element = dtype.bits / 8
     hidden = float(model.hidden_size)
     inner = inner_bytes(model, linears, element)
     trained = 2 * element * hidden if variant.method is Method.FULL else 0.0
     layer = inner + 2 * (4 * hidden + 4) + trained + _inputs(linears, targets, element, variant)
+    layer += AUTOCAST * hidden if mixed and element < 4 else 0.0
     end = 4 * hidden + 4 + trained if variant.method is Method.FULL else 0.0  # last norm and head
     work = element * (2 * _out(linears, "up_proj") + hidden)
-    kept = element * hidden if variant.checkpointing else layer
+    kept = (4.0 if mixed else element) * hidden if variant.checkpointing else layer
     again = layer if variant.checkpointing else 0.0  # computed once more, for one layer at a time
     position = 2 * element * _out(linears, "q_proj") / model.attention_heads
     return Activations(

@@ -3,7 +3,7 @@
 Each copy runs one real training pass of transformers' own code, under saved-tensor hooks and with every
 storage's birth and death noted. What is saved and what lives at most is linear in layers, tokens and
 vocabulary, and for each layer and token in the width of a head; copies of two widths, two depths, two
-vocabularies and several lengths give the coefficients (least squares), and what these leave over is the error.
+vocabularies and several lengths give the coefficients (least squares); what these leave over is the error.
 
 The CPU's kernels save what the CUDA ones of the same operators do (attention: queries, keys, values, output
 and a log-sum of each row); memory inside a kernel isn't seen.
@@ -27,6 +27,8 @@ WIDTHS = (1, 2)  # times the narrowest head
 DEPTHS = (2, 3)
 VOCAB_SHARES = (1.0, 0.75)
 SIZES = ((1, 64), (2, 64), (1, 128), (3, 96))  # sequences, and tokens of each
+# Under autocast, gradients of weights pass through 16 bits: so many tokens that activations outweigh these.
+LONG_SIZES = ((1, 512), (2, 512), (1, 1024), (3, 768))
 LARGEST_ERROR = 0.02
 QUANTITIES = ("saved", "head", "top", "bottom")
 Progress = Callable[[int, int], None]
@@ -117,8 +119,8 @@ def small_runs(asked: Asked, progress: Progress | None = None) -> Iterator[Run]:
     for number, (width, layers, share) in enumerate(copies):
         small = shrunk(asked.config, asked.name, width * asked.narrowest, layers, share)
         model = build(small, asked)
-        # Two lengths of each copy, in turn: enough to tell all terms apart.
-        for batch, context in SIZES[number % 2 :: 2]:
+        sizes = LONG_SIZES if asked.mixed else SIZES
+        for batch, context in sizes[number % 2 :: 2]:  # enough to tell all terms apart
             yield Run(small, batch, context, measure_pass(model, small, batch, context, asked.mixed))
         if progress is not None:
             progress(number + 1, len(copies))
@@ -156,10 +158,11 @@ def measure_pass(
         layer.register_forward_hook(_marking(timeline, f"layer {number}"))
         for number, layer in enumerate(decoder_layers(model, small.layers))
     ]
+    hooked = torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor)
+    cast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed)
     with timeline.tracking():
-        with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
-                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        with hooked, cast:
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         saved_bytes = saved.forget()
         loss.backward()
     for hook in hooks:

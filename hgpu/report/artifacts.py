@@ -12,6 +12,7 @@ from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
+from hgpu.report.job import print_activations, print_job
 from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
 from hgpu.report.plan import print_plan
@@ -64,6 +65,8 @@ PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "latency": _print_latency,
     "simulation": print_simulation,
     "comparison": print_comparison,
+    "job": print_job,
+    "activations": print_activations,
     "tuning": print_tuning,
 }
 

@@ -8,12 +8,16 @@ from hgpu.core.training import Activations
 
 
 class ActivationRow(Strict):
-    """One way to train: `rank` is 0 and `targets` are empty where the whole model is trained."""
+    """One way to train: `rank` is 0 and `targets` are empty where the whole model is trained.
+
+    `mixed`: weights in fp32, computed with in `dtype` of the payload under autocast.
+    """
 
     method: str
     rank: int
     targets: list[str]
     checkpointing: bool
+    mixed: bool
     activations: Activations
 
 
