@@ -10,6 +10,7 @@ from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.job import JobPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
+from hgpu.artifacts.payloads.placement import PlacementPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
@@ -32,6 +33,7 @@ KINDS = {
         Kind("profile", 2, ProfilePayload),
         Kind("latency", 2, LatencyPayload),
         Kind("plan", 3, PlanPayload),
+        Kind("placement", 1, PlacementPayload),
         Kind("simulation", 1, SimulationPayload),
         Kind("deployment", 2, DeploymentPayload),
         Kind("bench", 1, BenchPayload),

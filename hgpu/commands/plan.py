@@ -70,14 +70,15 @@ def plan(
     """Find the cheapest machines that serve a workload within its objectives, or train by a deadline.
 
     Operating points that weren't profiled are estimated, and say so. Of a spec of kind finetune, methods,
-    GPUs and ways to keep memory compete for the least money. Exit code 3 where there is no plan, or
-    --prove finds none that holds.
+    GPUs and ways to keep memory compete for the least money. A spec of kind rl is placed: which component on
+    which GPUs. Exit code 3 where there is no plan, or --prove finds none that holds.
 
     Example: hgpu plan spec.yaml --sweep rate=1,4,16,64 --sweep slo.tpot_ms=40,120
     """
     from hgpu.commands.job_planning import JobsAsked, are_finetunes, plan_finetunes
     from hgpu.commands.misplaced import refuse_other_options
     from hgpu.commands.planning import Asked, melange_plan, spec_plans
+    from hgpu.commands.planning_rl import is_loop, print_loops
     from hgpu.core.errors import InputError
     from hgpu.report.job import jobs_json, print_jobs
     from hgpu.report.output import print_json
@@ -88,6 +89,9 @@ def plan(
         raise InputError(
             "what to plan isn't clear", "one of SPEC and --melange is needed", "try hgpu plan spec.yaml"
         )
+    if spec and is_loop(spec):
+        print_loops(context, spec, results, json)
+        return
     if spec and are_finetunes(spec):
         taken = ("spec", "activations", "estimate", "beside", "time_limit", "results", "json")
         refuse_other_options(context, taken, "plans of fine-tunes")

@@ -15,6 +15,7 @@ from hgpu.report.comparison import print_comparison
 from hgpu.report.job import print_activations, print_job
 from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
+from hgpu.report.placement import print_placement
 from hgpu.report.plan import print_plan
 from hgpu.report.simulation import print_simulation
 from hgpu.report.tuning import print_tuning
@@ -62,6 +63,7 @@ def _print_latency(artifact: Artifact[LatencyPayload]) -> None:
 
 PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "plan": print_plan,
+    "placement": print_placement,
     "latency": _print_latency,
     "simulation": print_simulation,
     "comparison": print_comparison,
