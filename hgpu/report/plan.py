@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from hgpu.artifacts.payloads.plan import Baseline, PlanPayload
+from hgpu.artifacts.payloads.plan import AllocationRow, Baseline, PlanPayload
 from hgpu.artifacts.store import Artifact
 from hgpu.core.slo import Slo, Tier
 from hgpu.report.explanation import explanation_tables, proof_tables, proof_text
@@ -110,6 +110,13 @@ def gpu_labels(payload: PlanPayload) -> list[str]:
     ]
 
 
+def mode_text(row: AllocationRow) -> str:
+    """Return a pool's mode; with its cache and batch limit where experts are in host memory."""
+    if row.point.experts is None:
+        return row.mode
+    return f"{row.mode} {row.point.experts.name}, {row.point.engine.max_num_seqs} seqs"
+
+
 def allocation_table(payload: PlanPayload) -> Table:
     """Return a row a pool: what is rented and what runs on it."""
     rows = table(
@@ -129,7 +136,7 @@ def allocation_table(payload: PlanPayload) -> Table:
     )
     for row in payload.allocation:
         rows.add_row(
-            row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp), row.mode,
+            row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp), mode_text(row),
             f"{row.point.engine.max_num_batched_tokens}t", usd(row.usd_per_hour), f"{row.utilization:.0%}",
             row.price_date,
         )  # fmt: skip
