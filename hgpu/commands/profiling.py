@@ -61,7 +61,7 @@ def _chosen(request: Request, point: OperatingPoint, machine: Machine) -> "Profi
             raise UnknownName("profiler", profiler, ["auto", *PROFILERS])
         return PROFILERS[profiler]
     if point.experts is not None:
-        note(f"{point.name}: estimated: its steps depend on the routing (hgpu profile --mode offload records it)")
+        note(f"{point.name}: estimated, as its steps depend on the routing: see hgpu profile --mode offload")
         return PROFILERS["estimate"]
     if machine.fits(resolve_gpu(point.gpu), point.tp):
         return PROFILERS["vllm"]
@@ -126,7 +126,7 @@ def _endpoint(
         raise InputError(
             f"{point.name} can't be measured over a URL",
             "made-up prompts are routed otherwise than yours, and copies depend on the routing",
-            "record the routing with `hgpu profile --mode offload`, and name it in the spec's offload.routing",
+            "record the routing with `hgpu profile --mode offload`, and name it in offload.routing",
         )
     url = request.url.rstrip("/").removesuffix("/v1")
     job = EndpointJob(url, service.model, point, request.repeats, kv_capacity_tokens=request.kv_tokens)

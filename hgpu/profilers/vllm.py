@@ -146,7 +146,7 @@ def refuse_unmeasurable(job: VllmJob) -> None:
     if job.point.mode is Mode.OFFLOAD:
         raise InputError(
             f"vLLM can't be profiled in mode '{job.point.mode}'",
-            "its steps depend on where tokens are routed, and made-up prompts are routed otherwise than yours",
+            "its steps depend on where tokens are routed: made-up prompts are routed otherwise than yours",
             "estimate it, from a routing recorded with `hgpu profile --mode offload`",
         )
     if job.point.mode is not Mode.MIXED:

@@ -136,8 +136,8 @@ def allocation_table(payload: PlanPayload) -> Table:
     )
     for row in payload.allocation:
         rows.add_row(
-            row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp), mode_text(row),
-            f"{row.point.engine.max_num_batched_tokens}t", usd(row.usd_per_hour), f"{row.utilization:.0%}",
+            row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp),
+            mode_text(row), f"{row.point.engine.max_num_batched_tokens}t", usd(row.usd_per_hour), f"{row.utilization:.0%}",
             row.price_date,
         )  # fmt: skip
     if payload.idle_usd_per_hour:

@@ -2,16 +2,21 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hgpu.artifacts.manifest import Environment
+from hgpu.artifacts.payloads.routing import TRACE_FILE, RoutingPayload
+from hgpu.artifacts.resolve import entries
+from hgpu.artifacts.store import Draft, load, save
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.catalog.models import load_model
 from hgpu.core.errors import InputError
-from hgpu.core.experts import ExpertCache, ExpertPolicy, Prefetch
+from hgpu.core.experts import CopySpeed, ExpertCache, ExpertPolicy, Link, Prefetch
 from hgpu.core.gpu import GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import EngineOptions, Mode, OperatingPoint
@@ -20,8 +25,11 @@ from hgpu.latency.expert_slots import divided, layer_slots
 from hgpu.latency.offload import chosen_cache, copies_of, routing_for
 from hgpu.latency.rebatch import by_sequence, halves, rebatched
 from hgpu.latency.routing import RoutingTrace
+from hgpu.latency.routing_source import named_routing, routing_behind
+from hgpu.latency.select import estimated, latency_draft
 from hgpu.profilers.estimate import estimate
 from hgpu.profilers.host_link import HostLink
+from hgpu.profilers.routing_record import RoutingRecord
 
 QWEN = load_model("Qwen/Qwen3-30B-A3B")
 SMALL = replace(QWEN, moe_layers=3, experts=16, experts_per_token=2)  # as many bytes an expert
@@ -29,7 +37,7 @@ L4 = resolve_gpu("L4")
 
 
 def traced(tokens: int = 600, layers: int = 3, skews: tuple[float, ...] = (0.5, 1.5, 3.0)) -> RoutingTrace:
-    """A made trace of 16 experts, 2 a token, more skewed in later layers; experts follow from the token id."""
+    """A made trace of 16 experts, 2 a token, more skewed in later layers; they follow from the token id."""
     rng = np.random.default_rng(0)
     ids = np.empty((tokens, layers, 2), np.int32)
     names = rng.integers(0, 40, tokens)
@@ -179,7 +187,9 @@ def test_memory_holds_the_rest_the_slots_and_the_wide_buffer() -> None:
     rest = QWEN.weight_bytes - QWEN.all_expert_bytes
     assert QWEN.resident_bytes(quarter) == pytest.approx(rest + slots * QWEN.expert_bytes)
     narrow = replace(quarter, wide=False)
-    assert QWEN.resident_bytes(quarter) - QWEN.resident_bytes(narrow) == pytest.approx(128 * QWEN.expert_bytes)
+    assert QWEN.resident_bytes(quarter) - QWEN.resident_bytes(narrow) == pytest.approx(
+        128 * QWEN.expert_bytes
+    )
     assert QWEN.resident_bytes(ExpertCache(1.0)) == QWEN.resident_bytes(None) == QWEN.weight_bytes
     point = offloading(max_num_batched_tokens=2048)
     result = estimate(QWEN, L4, point)
@@ -188,8 +198,41 @@ def test_memory_holds_the_rest_the_slots_and_the_wide_buffer() -> None:
     assert result.assumptions["host_link"] == pytest.approx(25 / 31.5)
 
 
-
 def test_traces_without_token_ids_or_a_gate_offer_no_prefetch() -> None:
     plain = routing_of(replace(traced(), tokens=np.zeros(600, np.int64), next_gate=None), "plain")
     assert isinstance(plain, Routing) and plain.prefetches == (Prefetch.NONE,)
     assert ROUTING.prefetches == (Prefetch.NONE, Prefetch.TOKEN, Prefetch.NEXT_GATE)
+
+
+def recorded(link: Link) -> Draft[RoutingPayload]:
+    """The made trace as an artifact; what it says of itself beyond its shape is another's."""
+    trace, golden = traced(), load(Path(__file__).parents[1] / "artifacts" / "golden" / "routing.v1")
+    shape = {"layers": 3, "experts": 16, "per_token": 2, "model": SMALL}
+    copies = CopySpeed(link, int(SMALL.expert_bytes), 20e9, 19e9, 21e9)
+    assert trace.requests is not None
+    positions = np.arange(600) % 30
+    record = RoutingRecord(
+        trace.ids, trace.steps, trace.requests, positions, trace.tokens, trace.prefill, trace.next_gate
+    )
+    payload = golden.payload.model_copy(update=shape | {"copies": copies})
+    files = {TRACE_FILE: record.to_npz()}
+    return Draft("routing", "made", payload, environment=Environment(gpu="L4"), files=files)
+
+
+def test_a_named_routing_is_replayed_and_stands_among_the_inputs(tmp_path: Path) -> None:
+    saved = save(tmp_path, recorded(Link.PINNED))
+    routing = named_routing(tmp_path, saved.digest[:8])
+    assert routing is not None and named_routing(tmp_path, None) is None
+    assert [row.digest for row in routing.inputs] == [saved.digest]
+    assert routing.link == ("L4", 20e9)
+    on_cpu = named_routing(tmp_path, str(save(tmp_path, recorded(Link.HOST)).path))
+    assert on_cpu is not None and on_cpu.link is None  # a CPU has no link to a device
+    model = SMALL
+    point = offloading(0.5, max_num_seqs=4, max_num_batched_tokens=512)
+    made = chosen_cache(model, L4, point, routing).point
+    fitted = estimated(tmp_path, model, made, routing)
+    assert {row.kind for row in fitted.manifest.inputs} == {"profile", "routing"}
+    assert fitted.payload.latency.step.copies == copies_of(model, L4, made, routing)
+    (profile,) = (load(entry.path) for entry in entries(tmp_path, "profile"))
+    again = latency_draft(profile, routing_behind(tmp_path, profile))
+    assert again.payload == fitted.payload

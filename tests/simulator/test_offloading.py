@@ -46,7 +46,10 @@ def played(cache: ExpertCache, batch: int, speeds: Speeds = SPEEDS) -> tuple[Rou
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from(ExpertPolicy), st.sampled_from([0.25, 0.5, 1.0]), st.sampled_from([1, 3, 8]), st.booleans()
+    st.sampled_from(ExpertPolicy),
+    st.sampled_from([0.25, 0.5, 1.0]),
+    st.sampled_from([1, 3, 8]),
+    st.booleans(),
 )
 def test_without_prefetch_a_step_is_its_compute_and_its_copies(
     policy: ExpertPolicy, fraction: float, batch: int, wide: bool
