@@ -100,12 +100,17 @@ def saving_text(payload: PlanPayload) -> str:
 
 
 def gpu_labels(payload: PlanPayload) -> list[str]:
-    """Return the GPU type of each pool, with the budget of a step where pools of one type differ in it."""
+    """Return the GPU type of each pool, with what its engines have that others' of the type haven't.
+
+    That is the budget of a step where pools of one type differ in it, and the cache of mode `offload`.
+    """
     budgets: dict[str, set[int]] = {}
     for row in payload.allocation:
         budgets.setdefault(row.gpu, set()).add(row.point.engine.max_num_batched_tokens)
     return [
-        row.gpu if len(budgets[row.gpu]) == 1 else f"{row.gpu} {row.point.engine.max_num_batched_tokens}t"
+        row.gpu
+        + (f" {row.mode} {row.point.experts.fraction * 100:g}%" if row.point.experts else "")
+        + (f" {row.point.engine.max_num_batched_tokens}t" if len(budgets[row.gpu]) > 1 else "")
         for row in payload.allocation
     ]
 
@@ -137,8 +142,8 @@ def allocation_table(payload: PlanPayload) -> Table:
     for row in payload.allocation:
         rows.add_row(
             row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp),
-            mode_text(row), f"{row.point.engine.max_num_batched_tokens}t", usd(row.usd_per_hour), f"{row.utilization:.0%}",
-            row.price_date,
+            mode_text(row), f"{row.point.engine.max_num_batched_tokens}t", usd(row.usd_per_hour),
+            f"{row.utilization:.0%}", row.price_date,
         )  # fmt: skip
     if payload.idle_usd_per_hour:
         rows.add_row(
