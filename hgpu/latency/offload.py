@@ -55,7 +55,14 @@ def copies_of(
     model: ModelSpec, gpu: GpuType, point: OperatingPoint, routing: Routing, link: HostLink | None = None
 ) -> ExpertCopies:
     """Return what copying experts adds to the steps of an operating point in mode `offload`."""
-    assert point.experts is not None
+    cache = point.experts
+    assert cache is not None
+    if routing.uniform and (cache.layer_slots or cache.prefetch is not Prefetch.NONE):
+        raise InputError(
+            f"the cache of {point.name} was made out for a routing that isn't given",
+            "its slots or its prefetch mean nothing where tokens go anywhere alike",
+            "name that routing",
+        )
     link = link or link_of(gpu, routing)
     loads = _loads(model, point, routing)
     scale = model.moe_layers / routing.trace.layers
