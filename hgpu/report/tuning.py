@@ -1,5 +1,6 @@
 """A fine-tune in the terminal and as JSON."""
 
+from pathlib import Path
 from typing import Any
 
 from hgpu.artifacts.payloads.tuning import TuningPayload
@@ -25,7 +26,7 @@ def print_tuning(artifact: Artifact[TuningPayload]) -> None:
         name = f"loss on {held.sequences} sequences held out"
         rows.add_row(name, f"{held.before:.3f}", f"{held.after:.3f}", _change(held.before, held.after))
     out.print(rows)
-    for line in (_trained(payload), _took(payload), _weights(payload)):
+    for line in (_trained(payload), _took(payload), _weights(artifact)):
         out.print(line, markup=False, soft_wrap=True)
     out.print(f"tuning {artifact.short}  {artifact.path}", soft_wrap=True)
 
@@ -36,6 +37,7 @@ def tuning_json(artifact: Artifact[TuningPayload]) -> dict[str, Any]:
         "status": "ok",
         "digest": artifact.digest,
         "path": str(artifact.path),
+        "weights_path": str(weights_path(artifact)),
         **artifact.payload.model_dump(mode="json"),
     }
 
@@ -68,9 +70,14 @@ def _took(payload: TuningPayload) -> str:
     return f"{payload.seconds:,.1f} s in steps{again}; {payload.tokens_per_s:,.0f} tokens/s; {said}"
 
 
-def _weights(payload: TuningPayload) -> str:
-    total = sum(row.bytes for row in payload.files)
-    return f"weights: {payload.weights} ({_mib(total)})"
+def weights_path(artifact: Artifact[TuningPayload]) -> Path:
+    """Return the folder of what was trained."""
+    return artifact.path.parent.parent / artifact.payload.weights
+
+
+def _weights(artifact: Artifact[TuningPayload]) -> str:
+    total = sum(row.bytes for row in artifact.payload.files)
+    return f"weights: {weights_path(artifact)} ({_mib(total)})"
 
 
 def _mib(size: int) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +26,23 @@ class Sequences:
     documents: int
 
 
-def read_documents(path: Path) -> list[str]:
-    """Return the texts of a file, or of all .txt and .jsonl files in a folder, in the order of their names.
+def data_files(data: str) -> list[Path]:
+    """Return a file of texts, or a folder's .txt and .jsonl files by name; InputError where it has none."""
+    path = Path(data)
+    if not path.is_dir():
+        return [path]
+    if files := sorted(file for file in path.iterdir() if file.suffix in FORMS):
+        return files
+    raise InputError(f"no data in {path}", "it has no .txt or .jsonl file", "add one")
 
-    A .txt file is one text; a line of a .jsonl file is an object with a `text`. Raises InputError that names
-    the file and the line.
+
+def read_documents(data: str) -> list[str]:
+    """Return the texts of a file or a folder: a .txt file is one, and so is each line of a .jsonl file, which
+    is an object with a `text`.
+
+    Raises InputError that names the file and the line.
     """
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in FORMS)
-        if not files:
-            raise InputError(f"no data in {path}", "it has no .txt or .jsonl file", "add one")
-        return [text for file in files for text in _texts(file)]
-    return _texts(path)
+    return [text for path in data_files(data) for text in _texts(path)]
 
 
 def _texts(path: Path) -> list[str]:
@@ -97,8 +103,9 @@ def numbers_of_step(step: int, batch: int, count: int, seed: int) -> list[int]:
     It depends on nothing else, so that a run that goes on takes what an undisturbed one would have taken.
     """
     numbers = range(step * batch, (step + 1) * batch)
-    orders = {
-        epoch: np.random.default_rng((seed, epoch)).permutation(count)
-        for epoch in {number // count for number in numbers}
-    }
-    return [int(orders[number // count][number % count]) for number in numbers]
+    return [int(_order(number // count, count, seed)[number % count]) for number in numbers]
+
+
+@lru_cache(maxsize=2)  # a step may end one epoch and begin the next
+def _order(epoch: int, count: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(count)

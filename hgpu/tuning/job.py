@@ -9,6 +9,7 @@ from hgpu.artifacts.digest import digest_of, file_digest
 from hgpu.core.errors import InputError
 from hgpu.core.gpu import DType
 from hgpu.specs.finetune import FinetuneSpec, Method, Offload
+from hgpu.tuning.dataset import data_files
 
 T = TypeVar("T")
 TRAINED = (DType.BF16, DType.FP32)
@@ -44,13 +45,12 @@ class TuneJob:
 
         Weights are told apart by name, size and time of their files, as hashing them takes long.
         """
-        data, model = Path(self.data), Path(self.model)
-        texts = sorted(data.iterdir()) if data.is_dir() else [data]
+        model = Path(self.model)
         weights = sorted(model.iterdir()) if model.is_dir() else []
         return digest_of(
             {
                 "job": asdict(self),
-                "data": [[path.name, file_digest(path)] for path in texts if path.is_file()],
+                "data": [[path.name, file_digest(path)] for path in data_files(self.data)],
                 "weights": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in weights],
             }
         )

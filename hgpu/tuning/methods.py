@@ -66,10 +66,10 @@ def _config(job: TuneJob, ranks: dict[str, int]) -> LoraConfig | LamdaConfig:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes: the adapter, or the whole model of a full fine-tune."""
+    """Return what training changes: the adapter, or the whole model (tied tensors once)."""
     if isinstance(model, PeftModel):
         return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
-    return dict(model.state_dict())
+    return dict({tensor.data_ptr(): (name, tensor) for name, tensor in model.state_dict().items()}.values())
 
 
 def set_trained_state(model: nn.Module, state: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def set_trained_state(model: nn.Module, state: dict[str, Any]) -> None:
     if isinstance(model, PeftModel):
         set_peft_model_state_dict(model, state)
     else:
-        model.load_state_dict(state)
+        model.load_state_dict(state, strict=False)  # what is tied is missing
 
 
 def trained_now(model: nn.Module) -> list[torch.nn.Parameter]:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from hgpu.artifacts.manifest import Environment
+from hgpu.artifacts.digest import file_digest
+from hgpu.artifacts.manifest import Environment, InputRef
 from hgpu.artifacts.payloads.tuning import HeldOut, Memory, TrainedParameters, TuningPayload
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.core.errors import EngineError, InputError
 from hgpu.core.provenance import Provenance
 from hgpu.profilers.vllm_host import driver_and_machine
-from hgpu.tuning.dataset import Sequences
+from hgpu.tuning.dataset import Sequences, data_files
 from hgpu.tuning.job import TuneJob
 from hgpu.tuning.peak_memory import DEVICE, PROCESS, held_bytes
 from hgpu.tuning.weights import save_weights
@@ -50,7 +51,7 @@ def tune(job: TuneJob, root: Path, progress: Progress, say: Say) -> Artifact[Tun
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):
-            artifact = _tuned(job, root, folder / "checkpoint.pt", progress, say)
+            artifact = _tuned(job, root, folder / "checkpoint.safetensors", progress, say)
     except Timeout as error:
         raise InputError(
             "this fine-tune is already running", f"another process holds {folder}", "wait for it to end"
@@ -73,7 +74,9 @@ def _tuned(
     sequences = load_sequences(job)
     before = held_bytes(device)
     torch.manual_seed(job.seed)
-    model, ranks = adapt(load_model(job, device), job)
+    plain = load_model(job, device)
+    of_model = plain.num_parameters()
+    model, ranks = adapt(plain, job)
     if checkpoint.exists():
         say(f"going on from {checkpoint}")
     course = train(model, job, sequences, checkpoint, progress)
@@ -82,18 +85,23 @@ def _tuned(
     weights, files = save_weights(model, name, root / "tuned")
     payload = TuningPayload(
         **_what(job, sequences, ranks),
-        **_measured(job, course, model),
+        **_measured(job, course, of_model),
         held_out=_held_out(len(sequences.held_out), course.held_out_before, after),
         memory=Memory(
             of=DEVICE if device == "cuda" else PROCESS, before_bytes=before, peak_bytes=course.peak_bytes
         ),
-        weights=str(weights),
+        weights=str(weights.relative_to(root)),
         files=files,
         provenance=Provenance.MEASURED,
     )
     driver, machine = driver_and_machine()
     environment = Environment(driver=driver or None, machine=machine, engine=f"torch {torch.__version__}")
-    return save(root, Draft("tuning", name, payload, options=_options(job), environment=environment))
+    draft = Draft("tuning", name, payload, _data(job), options=_options(job), environment=environment)
+    return save(root, draft)
+
+
+def _data(job: TuneJob) -> list[InputRef]:
+    return [InputRef(role=path.name, kind="file", digest=file_digest(path)) for path in data_files(job.data)]
 
 
 def _what(job: TuneJob, sequences: Sequences, ranks: dict[str, int]) -> dict[str, Any]:
@@ -107,7 +115,7 @@ def _what(job: TuneJob, sequences: Sequences, ranks: dict[str, int]) -> dict[str
     }
 
 
-def _measured(job: TuneJob, course: "Course", model: Any) -> dict[str, Any]:
+def _measured(job: TuneJob, course: "Course", of_model: int) -> dict[str, Any]:
     tokens = job.steps * job.batch * job.context
     return {
         "tokens": tokens,
@@ -119,7 +127,7 @@ def _measured(job: TuneJob, course: "Course", model: Any) -> dict[str, Any]:
             peak=max(course.trained),
             mean=sum(course.trained) / job.steps,
             final=course.trained[-1],
-            of_model=sum(parameter.numel() for parameter in model.parameters()),
+            of_model=of_model,
         ),
     }
 
@@ -133,5 +141,5 @@ def _held_out(count: int, before: float | None, after: float | None) -> HeldOut 
 def _options(job: TuneJob) -> dict[str, Any]:
     """Return what of the job isn't in the payload."""
     shape = ("dtype", "precision", "rank", "targets", "alpha", "freeze_share", "rank_allocation")
-    training = ("micro_batch", "checkpointing", "data", "learning_rate", "weight_decay", "warmup_steps")
+    training = ("micro_batch", "checkpointing", "learning_rate", "weight_decay", "warmup_steps")
     return {name: getattr(job, name) for name in (*shape, *training)}

@@ -37,7 +37,8 @@ class TuningPayload(Strict):
     """A fine-tune. `losses` (nats a token) has one a step; `resumes` counts its fresh starts after an end.
 
     `seconds` is spent in steps, in all runs together, `tokens_per_s` what that gives. `ranks` is by module,
-    empty for a full fine-tune. `weights` is the folder of what was trained, with its `files`.
+    empty for a full fine-tune. `weights` is the folder of what was trained, under the results; `files` is
+    what it holds.
     """
 
     model: str

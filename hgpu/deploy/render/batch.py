@@ -73,7 +73,7 @@ def kubernetes_job(job: BatchJob, options: RenderOptions) -> list[Document]:
 def lws_job(job: BatchJob, options: RenderOptions) -> list[Document]:
     """Return a ConfigMap of the files and a LeaderWorkerSet of one group.
 
-    Its controller would start what has ended anew, so pods wait once they have succeeded, until they are deleted.
+    Its controller would start anew what has ended: pods that have succeeded wait until they are deleted.
     """
     told = f'export {RANK}="$LWS_WORKER_INDEX" {NODES}={job.nodes} {LEADER}="$LWS_LEADER_ADDRESS"'
     stays = ["sh", "-c", f'{told}; "$@" && exec sleep infinity', "sh", *job.command]
@@ -176,9 +176,7 @@ def _metadata(options: RenderOptions) -> dict[str, Any]:
     }
 
 
-def _pod(
-    job: BatchJob, options: RenderOptions, environment: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _pod(job: BatchJob, options: RenderOptions, environment: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the pod: no rights, a read-only file system but for `/data`, `/tmp` and shared memory."""
     devices = {RESOURCE: str(job.gpus)}
     instance = job.offer.rpartition("/")[2].partition(":")[0]
