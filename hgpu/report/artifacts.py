@@ -12,8 +12,10 @@ from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
+from hgpu.report.job import print_activations, print_job
 from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
+from hgpu.report.placement import print_placement
 from hgpu.report.plan import print_plan
 from hgpu.report.simulation import print_simulation
 from hgpu.report.tuning import print_tuning
@@ -61,9 +63,12 @@ def _print_latency(artifact: Artifact[LatencyPayload]) -> None:
 
 PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "plan": print_plan,
+    "placement": print_placement,
     "latency": _print_latency,
     "simulation": print_simulation,
     "comparison": print_comparison,
+    "job": print_job,
+    "activations": print_activations,
     "tuning": print_tuning,
 }
 
