@@ -2,8 +2,8 @@
 
 A step's peak is at one of four moments: when the loss's gradient is made (everything saved, and the logits),
 in the backward pass of the last layer, in that of the first (all gradients there), or in the optimizer step.
-In a plan for 16 bits, a full fine-tune in mixed precision follows the 18P convention on GPUs and 20P on hosts
-(`hgpu/latency/training_states.py`); adapters over a model in 16 bits are in fp32, as PEFT makes them.
+A full fine-tune in mixed precision follows the 18P convention on GPUs, and an offloaded one 20P on the host
+(`hgpu/latency/training_states.py`); adapters are in fp32, as PEFT makes them.
 """
 
 from collections.abc import Mapping
@@ -78,10 +78,19 @@ class Training:
         return TrainableCount(total, float(total), total)
 
     def convention(self, variant: Variant) -> Convention:
-        """Return whose count of bytes holds for a variant's trained parameters."""
-        if variant.method is not Method.FULL or (self.element_bytes == 2 and self.mixed):
-            return Convention.PAPER if variant.offload is not Offload.NONE else Convention.DEEPSPEED
-        return Convention.PLAIN
+        """Return whose count of bytes holds for the parameters of a full fine-tune."""
+        if variant.offload is not Offload.NONE:
+            return Convention.PAPER
+        return Convention.DEEPSPEED if self.element_bytes == 2 and self.mixed else Convention.PLAIN
+
+    def convention_text(self, variant: Variant) -> str:
+        """Return how the states of a variant are counted, in words."""
+        if variant.method is not Method.FULL:
+            frozen = f"{self.element_bytes:g} bytes a frozen parameter"
+            return f"{frozen}, {ADAPTER_STATES.total:g} a trained one (adapters in fp32, as PEFT makes them)"
+        convention = self.convention(variant)
+        where = " on the host" if variant.offload is not Offload.NONE else ""
+        return f"{convention}{where}: {state_bytes(convention, self.element_bytes).total:g} bytes a parameter"
 
     def states(self, variant: Variant) -> StateBytes:
         """Return the bytes of a trained parameter on a GPU."""
