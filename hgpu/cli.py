@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": "Fit step models to profiles, with cross-validated error.",
     "estimate": "Estimate TTFT, TPOT and throughput of operating points.",
     "plan": "Find the minimal-cost allocation, its baselines, and why.",
+    "tune": "Fine-tune a model on this machine: full, LoRA or LaMDA.",
     "simulate": "Replay a trace against a plan: attainment, utilisation, queueing.",
     "deploy": "Launch a plan and wait until it answers.",
     "status": "Show what is deployed and how it is.",

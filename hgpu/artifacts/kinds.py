@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 
 from hgpu.artifacts.manifest import Strict
+from hgpu.artifacts.payloads.activations import ActivationsPayload
 from hgpu.artifacts.payloads.bench import BenchPayload
 from hgpu.artifacts.payloads.comparison import ComparisonPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
+from hgpu.artifacts.payloads.job import JobPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
 from hgpu.artifacts.payloads.placement import PlacementPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
+from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.core.errors import UnknownName
 
 
@@ -36,6 +39,9 @@ KINDS = {
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
+        Kind("tuning", 1, TuningPayload),
+        Kind("activations", 1, ActivationsPayload),
+        Kind("job", 1, JobPayload),
     )
 }
 

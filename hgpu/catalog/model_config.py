@@ -54,7 +54,7 @@ def parse_config(config: dict[str, Any], name: str, dtype: DType | None) -> Mode
     Raises `InputError` for missing or nonsensical fields, and for architectures that aren't
     decoder-only transformers.
     """
-    language = _text_part(config, name)
+    language = config_text_part(config, name)
     _refuse_unsupported(language, name)
     layers = _layers(language, name)
     window_layers = windowed_layers(language, name, layers)
@@ -98,8 +98,8 @@ def config_digest(config: dict[str, Any], dtype: DType | None) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _text_part(config: dict[str, Any], name: str) -> Config:
-    """Return the language model's fields, with those that the wrapper holds for it."""
+def config_text_part(config: Config, name: str) -> Config:
+    """Return the language model's fields of a config, with those that the wrapper holds for it."""
     for key in ("text_config", "llm_config", "language_config"):
         part = section(config, key, name)
         if part:

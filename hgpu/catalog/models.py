@@ -24,6 +24,7 @@ ALIASES: dict[str, tuple[str, DType | None]] = {
     "meta-llama/Meta-Llama-3.1-70B": ("meta-llama/Llama-3.1-70B", None),
     "meta-llama/Meta-Llama-3.1-70B-Instruct": ("meta-llama/Llama-3.1-70B", None),
     "mistralai/Mixtral-8x7B-Instruct-v0.1": ("mistralai/Mixtral-8x7B-v0.1", None),
+    "mistralai/Mistral-Nemo-Instruct-2407": ("mistralai/Mistral-Nemo-Base-2407", None),
     "mistralai/Mistral-7B-Instruct-v0.3": ("mistralai/Mistral-7B-v0.3", None),
     "google/gemma-2-9b-it": ("google/gemma-2-9b", None),
     "neuralmagic/Meta-Llama-3.1-8B-Instruct-FP8": ("meta-llama/Llama-3.1-8B", DType.FP8),
@@ -44,6 +45,17 @@ def load_model(name_or_path: str, dtype: DType | None = None) -> ModelSpec:
     Ids are matched without regard to case, and without the organisation too. `dtype` replaces
     the stored weight format. Raises `UnknownName`, or `InputError` for what can't be used.
     """
+    config, name, stored = _found(name_or_path)
+    return parse_config(config, name, dtype or stored)
+
+
+def load_config(name_or_path: str) -> dict[str, Any]:
+    """Return the `config.json` of a model that `load_model` finds, as it is."""
+    return _found(name_or_path)[0]
+
+
+def _found(name_or_path: str) -> tuple[dict[str, Any], str, DType | None]:
+    """Return a model's config, its name, and the weight format that an alias stands for."""
     try:
         path = Path(name_or_path).expanduser()
         file = path if path.is_file() else path / "config.json"
@@ -53,10 +65,11 @@ def load_model(name_or_path: str, dtype: DType | None = None) -> ModelSpec:
             f"can't look for a model at '{name_or_path}'", str(error), "check the path"
         ) from error
     if found:
-        return parse_config(_read_checkpoint(file), _name_of(name_or_path, path), dtype)
+        return _read_checkpoint(file), _name_of(name_or_path, path), None
     identity = _known_ids().get(name_or_path.lower())
     if identity is not None:
-        return _load_bundled(identity, dtype)
+        base, stored = ALIASES.get(identity, (identity, None))
+        return _read(bundled_models()[base]), identity, stored
     if path.exists() or path.suffix == ".json" or name_or_path.startswith((".", "/", "~")):
         why = "the folder holds no config.json" if path.is_dir() else "no such file or folder"
         fix = "give a model folder, a config.json or a Hugging Face id"
@@ -76,11 +89,6 @@ def _known_ids() -> dict[str, str]:
     identities = [*bundled_models(), *ALIASES]
     short = {identity.split("/", 1)[1].lower(): identity for identity in reversed(identities)}
     return short | {identity.lower(): identity for identity in identities}
-
-
-def _load_bundled(identity: str, dtype: DType | None) -> ModelSpec:
-    base, stored = ALIASES.get(identity, (identity, None))
-    return parse_config(_read(bundled_models()[base]), identity, dtype or stored)
 
 
 def _name_of(name_or_path: str, path: Path) -> str:

@@ -12,11 +12,13 @@ from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
+from hgpu.report.job import print_activations, print_job
 from hgpu.report.latency import print_fits
 from hgpu.report.output import console, table
 from hgpu.report.placement import print_placement
 from hgpu.report.plan import print_plan
 from hgpu.report.simulation import print_simulation
+from hgpu.report.tuning import print_tuning
 
 
 def print_entries(found: Sequence[Entry], root: Path) -> None:
@@ -65,6 +67,9 @@ PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "latency": _print_latency,
     "simulation": print_simulation,
     "comparison": print_comparison,
+    "job": print_job,
+    "activations": print_activations,
+    "tuning": print_tuning,
 }
 
 
