@@ -8,10 +8,13 @@ from hgpu.artifacts.payloads.comparison import ComparisonPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
+from hgpu.artifacts.payloads.memory import MemoryPayload
+from hgpu.artifacts.payloads.placement import PlacementPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
+from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.core.errors import UnknownName
 
 
@@ -31,11 +34,14 @@ KINDS = {
         Kind("routing", 1, RoutingPayload),
         Kind("latency", 3, LatencyPayload),
         Kind("plan", 4, PlanPayload),
+        Kind("placement", 1, PlacementPayload),
         Kind("simulation", 1, SimulationPayload),
         Kind("deployment", 3, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
+        Kind("memory", 1, MemoryPayload),
+        Kind("tuning", 1, TuningPayload),
     )
 }
 

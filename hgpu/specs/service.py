@@ -87,7 +87,7 @@ def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offe
             markets=[str(market) for market in spec.offers.markets],
             regions=spec.offers.regions,
         )
-    _check_age(offers, spec.offers.max_price_age_days, today or date.today())
+    check_age(offers, spec.offers.max_price_age_days, today or date.today())
     return Service(
         model,
         spec.model,
@@ -127,7 +127,8 @@ def _points(
     return tuple(points)
 
 
-def _check_age(offers: Sequence[Offer], most_days: int | None, today: date) -> None:
+def check_age(offers: Sequence[Offer], most_days: int | None, today: date) -> None:
+    """Raise InputError for a price that is older than a spec allows; None allows any age."""
     for offer in offers if most_days is not None else ():
         days = (today - date.fromisoformat(offer.price_date)).days
         if days > (most_days or 0):

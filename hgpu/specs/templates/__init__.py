@@ -8,6 +8,7 @@ TEMPLATES = {
     "serve": "serve.yaml",
     "offload": "offload.yaml",
     "finetune": "finetune.yaml",
+    "rl": "rl.yaml",
 }
 
 
