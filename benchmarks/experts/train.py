@@ -3,7 +3,7 @@
 Its routing is neither random nor collapsed: that takes the usual load-balancing loss, layer by layer.
 Run it where vLLM is installed (it brings torch and transformers):
 
-    python benchmarks/experts/train.py FOLDER [--steps 1200] [--seed 0]
+    python benchmarks/experts/train.py FOLDER [--steps 800] [--seed 0]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from hgpu.runtime.tiny_model import write_tokenizer
 from hgpu.runtime.tiny_moe import moe_config
 
 CONTEXT_TOKENS, BATCH = 256, 12
-BALANCE_WEIGHT = 0.01  # of the load-balancing loss, as in Switch and Mixtral
+BALANCE_WEIGHT = 0.001  # of the load-balancing loss: Qwen3-MoE's own router_aux_loss_coef
 LEARNING_RATE, WARMUP_STEPS = 3e-3, 50
 END = 1  # the tokenizer's </s>, between files
 
@@ -43,7 +43,7 @@ def main() -> None:
     )
     model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**config))
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-    _train(model, learnt, options.steps, options.seed)
+    _train(model, learnt, options.steps, options.seed, options.balance_weight)
     report = _judged(model, held_out)
     model.to(torch.bfloat16).save_pretrained(options.folder)
     _say_architecture(options.folder, config)
@@ -53,13 +53,14 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--experts", type=int, default=32)
     parser.add_argument("--per-token", type=int, default=4)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--inner", type=int, default=64, help="inner width of one expert")
+    parser.add_argument("--balance-weight", type=float, default=BALANCE_WEIGHT)
     return parser.parse_args()
 
 
@@ -68,7 +69,9 @@ def _tokens(tokenizer: Tokenizer, files: list[str]) -> torch.Tensor:
     return torch.tensor([token for file in encoded for token in [*file.ids, END]])
 
 
-def _train(model: Qwen3MoeForCausalLM, tokens: torch.Tensor, steps: int, seed: int) -> None:
+def _train(
+    model: Qwen3MoeForCausalLM, tokens: torch.Tensor, steps: int, seed: int, balance_weight: float
+) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     random = torch.Generator().manual_seed(seed)
@@ -77,7 +80,7 @@ def _train(model: Qwen3MoeForCausalLM, tokens: torch.Tensor, steps: int, seed: i
         starts = torch.randint(len(tokens) - CONTEXT_TOKENS - 1, (BATCH,), generator=random)
         loss, balance, _ = _losses(model, torch.stack([tokens[s : s + CONTEXT_TOKENS] for s in starts]))
         optimizer.zero_grad()
-        (loss + BALANCE_WEIGHT * balance).backward()
+        (loss + balance_weight * model.config.num_experts_per_tok * balance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -94,7 +97,11 @@ def _rate(step: int, steps: int) -> float:
 def _losses(
     model: Qwen3MoeForCausalLM, batch: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Return the cross entropy in nats a token, the mean balance loss (1 is even), and the gates' logits."""
+    """Return the cross entropy in nats a token, the balance loss, and the gates' logits.
+
+    The balance loss is Switch's, of each layer by itself, in the mean over layers and over a token's k
+    choices: 1 where loads are even, E/k where all tokens go to the same k of E experts.
+    """
     config = model.config
     out = model(input_ids=batch, output_router_logits=True)
     loss = torch.nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten())

@@ -8,10 +8,13 @@ from hgpu.artifacts.payloads.comparison import ComparisonPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
+from hgpu.artifacts.payloads.memory import MemoryPayload
+from hgpu.artifacts.payloads.placement import PlacementPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
+from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.core.errors import UnknownName
 
 
@@ -27,15 +30,18 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("profile", 2, ProfilePayload),
+        Kind("profile", 3, ProfilePayload),
         Kind("routing", 1, RoutingPayload),
-        Kind("latency", 2, LatencyPayload),
-        Kind("plan", 3, PlanPayload),
+        Kind("latency", 3, LatencyPayload),
+        Kind("plan", 4, PlanPayload),
+        Kind("placement", 1, PlacementPayload),
         Kind("simulation", 1, SimulationPayload),
-        Kind("deployment", 2, DeploymentPayload),
+        Kind("deployment", 3, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
+        Kind("memory", 1, MemoryPayload),
+        Kind("tuning", 1, TuningPayload),
     )
 }
 

@@ -12,7 +12,7 @@ Kubeconfig = Annotated[Path | None, typer.Option(help="File; kubectl's own by de
 Region = Annotated[list[str] | None, typer.Option(help="aws: look here too; needed where the state is lost.")]
 Watched = Annotated[str, typer.Option(help="Where: local, kubernetes, aws.")]
 Target = Annotated[
-    str, typer.Option(help="Where to: local, kubernetes, aws; with --dry-run also lws, aibrix, sky.")
+    str, typer.Option(help="Where to: local, kubernetes, aws; with --dry-run also lws, aibrix, sky, rlinf.")
 ]
 
 # Of any launch.

@@ -12,6 +12,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def plan(
+    context: typer.Context,
     spec: Annotated[
         list[Path] | None, typer.Argument(help="Spec files; several are planned together and share limits.")
     ] = None,
@@ -60,12 +61,13 @@ def plan(
 ) -> None:
     """Find the cheapest machines that serve a workload within its objectives.
 
-    Operating points that weren't profiled are estimated, and say so. Exit code 3 where there is no plan, or
-    --prove finds none that holds.
+    Operating points that weren't profiled are estimated, and say so. A spec of kind rl is placed: which
+    component on which GPUs. Exit code 3 where there is no plan, or --prove finds none that holds.
 
     Example: hgpu plan spec.yaml --sweep rate=1,4,16,64 --sweep slo.tpot_ms=40,120
     """
     from hgpu.commands.planning import Asked, melange_plan, spec_plans
+    from hgpu.commands.planning_rl import is_loop, print_loops
     from hgpu.core.errors import InputError
     from hgpu.report.output import print_json
     from hgpu.report.plan import plans_json, print_plans
@@ -75,6 +77,9 @@ def plan(
         raise InputError(
             "what to plan isn't clear", "one of SPEC and --melange is needed", "try hgpu plan spec.yaml"
         )
+    if spec and is_loop(spec):
+        print_loops(context, spec, results, json)
+        return
     if melange is not None:
         artifact = melange_plan(melange, results)
         print_json(plans_json([artifact])) if json else print_plans([artifact])

@@ -71,6 +71,7 @@ def profile(
 
     A broken run resumes where it stopped. GPU types that aren't attached are estimated, and say so. With --on
     it rents a machine of each type, after your yes to its cost, measures there, and takes it away.
+    `hgpu profile memory` measures this machine's memory instead, and needs no spec.
     With --mode offload it records what an expert cache is planned from: which experts real prompts are routed
     to, and how fast an expert is copied.
 
@@ -81,10 +82,10 @@ def profile(
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
 
-    if mode is not None:
-        from hgpu.commands.routing_profiling import record_routes, refuse_unknown_mode
+    if mode is not None or prompts is not None or batch:
+        from hgpu.commands.routing_profiling import record_routes, refuse_options
 
-        refuse_unknown_mode(mode)
+        refuse_options(mode, {"--url": url, "--ray": ray, "--on": on})
         route = RoutingRequest(results, prompts, tuple(batch or ()), tokens, temperature, load_format)
         record_routes(spec, gpu, route, json)
         return

@@ -1,6 +1,6 @@
 """What `hgpu profile --mode offload` calls: record the routes of a spec's model, and save them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hgpu.artifacts.store import save
@@ -19,10 +19,18 @@ from hgpu.specs.load import load_spec
 from hgpu.specs.service import service_of
 
 
-def refuse_unknown_mode(mode: str) -> None:
-    """Raise UnknownName for a mode that isn't measured by itself."""
+def refuse_options(mode: str | None, others: Mapping[str, object]) -> None:
+    """Raise InputError for another mode than `offload`, and for options that recording has no use for."""
+    if mode is None:
+        raise InputError("prompts are recorded in mode offload only", fix="add --mode offload")
     if mode != Mode.OFFLOAD:
         raise UnknownName("mode to profile by itself", mode, [Mode.OFFLOAD])
+    if given := [name for name, value in others.items() if value]:
+        raise InputError(
+            f"routes can't be recorded with {' and '.join(given)}",
+            "vLLM's routers are watched from within its process, on this machine",
+            "run hgpu there, without",
+        )
 
 
 def record_routes(path: Path, gpus: Sequence[str] | None, request: RoutingRequest, json: bool) -> None:

@@ -54,12 +54,15 @@ class ExpertCache:
     a layer that needs more experts than it has slots is computed in it at once, at no more than one copy an
     expert. Without, its tokens are computed group by group, and experts are copied again and again: right for
     a few sequences that decode, and far too slow for prompts.
+
+    `layer_slots` are those of each layer where they were divided by demand; else all have as many.
     """
 
     fraction: float
     policy: ExpertPolicy = ExpertPolicy.PINNED_LFU
     prefetch: Prefetch = Prefetch.NONE
     wide: bool = True
+    layer_slots: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -88,3 +91,19 @@ class ExpertCache:
                 f"cache at least {experts_per_token / experts:.3g} of them",
             )
         return slots
+
+    def slots_of(self, experts: int, experts_per_token: int, layers: int) -> tuple[int, ...]:
+        """Return the slots of each layer.
+
+        Raises InputError where they are too few for one token, or are those of another model.
+        """
+        if not self.layer_slots:
+            return (self.slots(experts, experts_per_token),) * layers
+        least, most = min(self.layer_slots), max(self.layer_slots)
+        if len(self.layer_slots) != layers or least < experts_per_token or most > experts:
+            raise InputError(
+                f"slots of {len(self.layer_slots)} layers, {least} to {most} each, don't fit the model",
+                f"it has {layers} layers of {experts} experts, of which a token takes {experts_per_token}",
+                "divide the slots again for this model",
+            )
+        return self.layer_slots

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 class MemoryNode:
     """One NUMA node.
 
-    `distances` are the firmware's, by node, 10 for itself. `initiators` are the nodes whose CPUs reach this
-    memory fastest, and the figures below them what the firmware (ACPI HMAT, or CXL's CDAT) says of that path;
-    None where it says nothing. They are claims, not measurements.
+    `reclaimable_bytes` is the inactive page cache, which the kernel drops first. `distances` are the
+    firmware's, by node, 10 for itself. `initiators` are the nodes whose CPUs reach this memory fastest, and
+    the figures below them what the firmware (ACPI HMAT, or CXL's CDAT) says of that path; None where it says
+    nothing. They are claims, not measurements.
     """
 
     node: int
     cpus: tuple[int, ...]
     total_bytes: int
     free_bytes: int
+    reclaimable_bytes: int
     distances: Mapping[int, int]
     initiators: tuple[int, ...] = ()
     read_bytes_per_s: float | None = None
@@ -28,6 +30,11 @@ class MemoryNode:
     def has_memory(self) -> bool:
         """True where something can be placed on it."""
         return self.total_bytes > 0
+
+    @property
+    def available_bytes(self) -> int:
+        """Bytes that can be had without pushing anybody out."""
+        return self.free_bytes + self.reclaimable_bytes
 
     @property
     def cxl_candidate(self) -> bool:

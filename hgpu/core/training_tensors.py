@@ -57,8 +57,8 @@ class TrainingTensor:
 class TrainingShape:
     """A model and a step of it: parameters, layers, hidden size, and `batch` sequences a device.
 
-    `attention_flops_per_pair` is the forward work of one (query, key) pair over all layers, 4·H·L without
-    grouped heads; 0 leaves attention scores out, as 2P·tokens does. Raises InputError where another number
+    `attention_flops_per_pair` is the forward work of one (query, key) pair over all layers, 4·L·heads·head
+    size; 0 leaves attention scores out, as 2P·tokens does. Raises InputError where another number
     isn't positive.
     """
 

@@ -135,17 +135,14 @@ class LayerCache:
         """
         self._begin()
         self._over = True
-        masks = [_mask(row) for row in ids.tolist()]
-        needed = 0
-        for mask in masks:
-            needed |= mask
-        self._used(needed, len(masks))
+        needed = _mask(np.unique(ids).tolist())
+        self._used(needed, len(ids))
         if (needed & ~self._pinned).bit_count() <= self._dynamic:
-            yield self._group(np.arange(len(masks)), needed)
+            yield self._group(np.arange(len(ids)), needed)
         elif self.wide:
-            yield self._wide_group(len(masks), needed)
+            yield self._wide_group(len(ids), needed)
         else:
-            yield from self._parted(masks)
+            yield from self._parted([_mask(row) for row in ids.tolist()])
 
     def _parted(self, masks: Sequence[int]) -> Iterator[Group]:
         """Part tokens into groups, each begun by the token that most is there for and filled by first fit."""

@@ -16,12 +16,14 @@ from hgpu.latency.routing import Ids, RoutingTrace
 class Played:
     """What the cache of each layer counted, and the experts that it loaded in each step.
 
-    `misses` and `ahead` (steps, L): loads that the step waited for, and loads ahead of it.
+    `misses` and `ahead` (steps, L): loads that the step waited for, and loads ahead of it. `here` (steps, L):
+    experts that were copied within the device, into the wide buffer.
     """
 
     layers: tuple[Counts, ...]
     misses: Ids
     ahead: Ids
+    here: Ids
 
     @property
     def total(self) -> Counts:
@@ -44,16 +46,29 @@ def replay(
 
     Raises InputError where the policy or the prefetch needs hints, or predictions, that aren't given.
     """
+    each = [slots] * trace.layers if isinstance(slots, int) else list(slots)
+    return _played(trace, caches_of(trace, each, policy, hints, wide), guesses_of(trace, hints, prefetch))
+
+
+def caches_of(
+    trace: RoutingTrace,
+    slots: Sequence[int],
+    policy: ExpertPolicy,
+    hints: ExpertHints | None,
+    wide: bool = False,
+) -> list[LayerCache]:
+    """Return the cache of each layer of a trace, with what is pinned.
+
+    Raises InputError where the policy has nothing to pin by.
+    """
     if policy in PINNING and hints is None:
         raise InputError(f"policy '{policy}' has nothing to pin", "it needs hints of a routing trace")
-    guesses = _guesses(trace, hints, prefetch)
-    each = [slots] * trace.layers if isinstance(slots, int) else list(slots)
     caches = []
-    for layer, count in enumerate(each):
+    for layer, count in enumerate(slots):
         ranking = hints.ranking[layer].tolist() if hints else ()
         pinned = pinned_of(ranking, count, trace.per_token, policy)
         caches.append(LayerCache(trace.experts, trace.per_token, count, policy, pinned, wide))
-    return _played(trace, caches, guesses)
+    return caches
 
 
 def replay_belady(trace: RoutingTrace, slots: int, wide: bool = False) -> Played:
@@ -86,8 +101,11 @@ class _Clock:
         return -int(uses[at]) if at < len(uses) else -(2**62)
 
 
-def _guesses(trace: RoutingTrace, hints: ExpertHints | None, prefetch: Prefetch) -> Ids | None:
-    """Return what is predicted of each token, (N, L, k), or None."""
+def guesses_of(trace: RoutingTrace, hints: ExpertHints | None, prefetch: Prefetch) -> Ids | None:
+    """Return what is predicted of each token, (N, L, k), or None without prefetch.
+
+    Raises InputError where the prefetch needs what isn't given.
+    """
     if prefetch is Prefetch.NONE:
         return None
     if prefetch is Prefetch.TOKEN:
@@ -108,7 +126,7 @@ def _played(
 ) -> Played:
     bounds = trace.bounds
     misses = np.zeros((len(bounds), trace.layers), np.int32)
-    ahead = np.zeros_like(misses)
+    ahead, here = np.zeros_like(misses), np.zeros_like(misses)
     for step, layer in _each(len(bounds), trace.layers):
         start, end = bounds[step]
         cache = caches[layer]
@@ -116,9 +134,10 @@ def _played(
             clocks[layer].step = step
         if guesses is not None:
             ahead[step, layer] = len(cache.prefetch(by_votes(guesses[start:end, layer])))
-        groups = cache.access(trace.ids[start:end, layer])
-        misses[step, layer] = sum(len(group.loads) for group in groups)
-    return Played(tuple(cache.counts for cache in caches), misses, ahead)
+        for group in cache.access(trace.ids[start:end, layer]):
+            misses[step, layer] += len(group.loads)
+            here[step, layer] += len(group.here)
+    return Played(tuple(cache.counts for cache in caches), misses, ahead, here)
 
 
 def _each(steps: int, layers: int) -> Iterator[tuple[int, int]]:

@@ -4,12 +4,12 @@ Two workflows (RLinf calls them reasoning and embodied):
 
 - *pipeline*: rollout → inference → actor over M group batches. Components on the same GPUs take turns,
   T = Σ t_i. On GPUs of their own they work on different batches at once: with c_i = t_i / M a batch,
-  T = Σ c_i + (M − 1)·max c_i. For two parts that is RLinf's (w_s + w_t) + (M − 1)·max(c_s, c_t), whose warm-up
-  w of a part is the sum of its components' (`toolkits/auto_placement/placement.py` of RLinf/RLinf).
-- *embodied*: H steps of E environments, each an action of the policy and a step of the simulator, then training.
-  On shared GPUs both take turns. On GPUs of their own one waits for the other, unless the environments are
-  divided into k stages that alternate (RLinf-VLA, arXiv 2510.06710, section on hybrid placement). The equations
-  are ours: RLinf's tool adds one step's stages without the H steps, and divides by E without multiplying back.
+  T = Σ c_i + (M − 1)·max c_i. For two parts that is RLinf's (w_s + w_t) + (M − 1)·max(c_s, c_t), where the
+  warm-up w of a part is the sum of its components' (`toolkits/auto_placement/placement.py` of RLinf/RLinf).
+- *embodied*: H steps of E environments, each an action of the policy and a step of the simulator, then
+  training. On shared GPUs both take turns. On GPUs of their own one waits for the other, unless the
+  environments are divided into k stages that alternate (RLinf-VLA, arXiv 2510.06710, hybrid placement). The
+  equations are ours: RLinf's tool knows no steps, and an older one divides by E without multiplying back.
 """
 
 from collections.abc import Sequence

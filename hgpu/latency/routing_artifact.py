@@ -68,7 +68,10 @@ def trace_of(artifact: Artifact[RoutingPayload]) -> RoutingTrace:
 
 def trace_from(record: RoutingRecord, experts: int) -> RoutingTrace:
     """Return the trace of a record of a model with so many experts a layer."""
-    return RoutingTrace(experts, record.ids, record.step, record.token, record.prefill, record.next_gate)
+    requests = record.request.astype(np.int64)
+    return RoutingTrace(
+        experts, record.ids, record.step, record.token, record.prefill, record.next_gate, requests
+    )
 
 
 def distinct_experts(trace: RoutingTrace) -> float:

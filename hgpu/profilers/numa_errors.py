@@ -14,10 +14,18 @@ SPARE_BYTES = 64 * 2**20  # left on a node for everybody else
 
 
 def usable_nodes() -> frozenset[int]:
-    """Return the nodes that have memory and that this process's cpuset lets it use."""
-    lines = STATUS.read_text(encoding="ascii").splitlines()
+    """Return the nodes that have memory and that this process's cpuset lets it use.
+
+    Raises HgpuError where the kernel doesn't tell.
+    """
+    try:
+        lines = STATUS.read_text(encoding="ascii").splitlines()
+        existing = (SYSFS / NODES / "has_memory").read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise HgpuError(
+            "can't tell which memory nodes there are", str(error), "it needs Linux built with CONFIG_NUMA"
+        ) from error
     allowed = [line.partition(":")[2].strip() for line in lines if line.startswith("Mems_allowed_list:")]
-    existing = (SYSFS / NODES / "has_memory").read_text(encoding="ascii").strip()
     return frozenset(expand(existing)) & frozenset(expand(",".join(allowed)))
 
 
@@ -35,18 +43,19 @@ def require_nodes(nodes: Sequence[int]) -> None:
         )
 
 
-def require_room(nodes: Iterable[MemoryNode], wanted: dict[int, int]) -> None:
-    """Raise HgpuError where a node has fewer free bytes than `wanted` of it.
+def require_room(nodes: Iterable[MemoryNode], wanted: Iterable[tuple[Sequence[int], int]]) -> None:
+    """Raise HgpuError where some nodes together have fewer available bytes than `wanted` of them.
 
     A full node under BIND doesn't fail a call: the kernel kills a process. So it is asked first.
     """
-    free = {node.node: node.free_bytes for node in nodes}
-    for number, size_bytes in wanted.items():
-        if size_bytes > free.get(number, 0) - SPARE_BYTES:
+    available = {node.node: node.available_bytes for node in nodes}
+    for numbers, size_bytes in wanted:
+        there = sum(available.get(number, 0) for number in numbers)
+        if size_bytes > there - SPARE_BYTES:
             raise HgpuError(
-                f"memory node {number} has too little memory",
-                f"{size_bytes / 2**30:.2f} GiB asked of it, {free.get(number, 0) / 2**30:.2f} GiB free",
-                "place less on it, or free some: the page cache counts as used",
+                f"memory node {listed(numbers)} has too little memory",
+                f"{size_bytes / 2**30:.2f} GiB are asked of it, {there / 2**30:.2f} GiB are available",
+                "place less on it, or free some",
             )
 
 

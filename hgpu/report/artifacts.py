@@ -14,10 +14,13 @@ from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
 from hgpu.report.latency import print_fits
+from hgpu.report.memory import print_memory
 from hgpu.report.output import console, table
+from hgpu.report.placement import print_placement
 from hgpu.report.plan import print_plan
 from hgpu.report.routing import print_routings
 from hgpu.report.simulation import print_simulation
+from hgpu.report.tuning import print_tuning
 
 
 def print_entries(found: Sequence[Entry], root: Path) -> None:
@@ -66,10 +69,13 @@ def _print_routing(artifact: Artifact[RoutingPayload]) -> None:
 
 PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "plan": print_plan,
+    "placement": print_placement,
     "latency": _print_latency,
     "simulation": print_simulation,
     "routing": _print_routing,
     "comparison": print_comparison,
+    "memory": print_memory,
+    "tuning": print_tuning,
 }
 
 

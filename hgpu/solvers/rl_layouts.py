@@ -1,13 +1,13 @@
 """The ways to share GPUs, each as rows of numbers that a search runs over.
 
 Every layout has the same form: *heads* (choices of all components but one) and a *tail* (the choices of that
-one), with T = (S + t)·w + β·max(m, t), w = 1/M, β = 1 − 1/M. A pipeline's heads have S = Σ t_i and m = max t_i
-over M batches. A loop with training after it is the same with M = 1, S the seconds before and t those of
+one), with T = (S + t)·w + β·max(m, t), w = 1/M, β = 1 − 1/M. A pipeline's heads have S = Σ t_i and m = max
+t_i over M batches. A loop with training after it is the same with M = 1, S the seconds before and t those of
 training. A layout that leaves no choice open has one tail without GPUs.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from hgpu.core.errors import InputError
 from hgpu.latency.rl import rollout_s, turns_s
-from hgpu.solvers.rl_problem import Component, Floats, Problem, RlMode
+from hgpu.solvers.rl_problem import Component, Floats, Loop, Problem
+from hgpu.specs.rl import RlMode
 
 Ints = NDArray[np.int64]
 MOST_HEADS = 4_000_000
@@ -39,7 +40,7 @@ NOTHING = Choice(0, 0, 0.0)
 class Rows:
     """Heads and tails of one layout with one number of stages.
 
-    `blocks` says which blocks of GPUs each component uses, by number: those of the head first, then the tail's.
+    `blocks` says which blocks of GPUs each component uses, by number: the head's first, then the tail's.
     `pool` and `gpus` have a row a head and a column a block of it; `sum_s` and `max_s` are S and m of each.
     """
 
@@ -89,13 +90,14 @@ def _pipeline(problem: Problem) -> Iterator[Rows]:
     seconds = [{(c.pool, c.gpus): c.seconds for c in rows} for rows in found.values()]
     spots = [spot for spot in seconds[0] if all(spot in other for other in seconds)]
     shared = [((Choice(*spot, 0.0),), turns_s([rows[spot] for rows in seconds])) for spot in spots]
-    yield _rows(RlMode.COLLOCATED, "all share", 1, loop.switch_s, dict.fromkeys(found, (0,)), shared)
+    blocks = _named([*found], *[(0,)] * len(found))
+    yield _rows(RlMode.COLLOCATED, "all share", 1, loop.switch_s, blocks, shared)
     if len(found) > 1 and RlMode.DISAGGREGATED in problem.modes:
         yield _apart(problem, {name: useful(rows) for name, rows in found.items()})
 
 
 def _apart(problem: Problem, found: dict[str, list[Choice]]) -> Rows:
-    """Return a pipeline with GPUs of its own for each component; the one with the most choices is the tail."""
+    """Return a pipeline with GPUs of its own for each component; that with the most choices is the tail."""
     *first, last = sorted(found, key=lambda name: len(found[name]))
     count = math.prod(len(found[name]) for name in first)
     if count > MOST_HEADS:
@@ -107,19 +109,19 @@ def _apart(problem: Problem, found: dict[str, list[Choice]]) -> Rows:
     grids = np.meshgrid(*(np.arange(len(found[name])) for name in first), indexing="ij")
     index = [grid.ravel() for grid in grids]
 
-    def column(field: str, kind: type) -> list[Any]:
-        rows = (np.array([getattr(c, field) for c in found[name]], dtype=kind) for name in first)
-        return [values[i] for values, i in zip(rows, index, strict=True)]
+    def column(of: Callable[[Choice], float], dtype: type) -> NDArray[Any]:
+        values: list[NDArray[Any]] = [np.array([of(c) for c in found[name]], dtype=dtype) for name in first]
+        return np.stack([row[i] for row, i in zip(values, index, strict=True)], axis=1)
 
-    seconds = np.stack(column("seconds", float), axis=1)
+    seconds = column(lambda choice: choice.seconds, float)
     return Rows(
         RlMode.DISAGGREGATED,
         "each on its own",
         1,
         problem.loop.sync_s,
         {name: (number,) for number, name in enumerate([*first, last])},
-        np.stack(column("pool", int), axis=1),
-        np.stack(column("gpus", int), axis=1),
+        column(lambda choice: choice.pool, int),
+        column(lambda choice: choice.gpus, int),
         seconds.sum(axis=1),
         seconds.max(axis=1),
         tuple(found[last]),
@@ -138,24 +140,32 @@ def _embodied(problem: Problem) -> Iterator[Rows]:
     shared = [
         (spot, s + trained[spot[0].pool, spot[0].gpus]) for spot, s in both if _spot(spot, (0,)) in trained
     ]
-    yield _rows(RlMode.COLLOCATED, "all share", 1, loop.switch_s, dict.fromkeys(names, (0,)), shared)
-    blocks = dict(zip(names, ((0,), (0,), (1,)), strict=True))
-    overhead_s = loop.switch_s + loop.sync_s
-    yield _rows(RlMode.HYBRID, "simulator and policy share", 1, overhead_s, blocks, both, alone)
+    yield _rows(RlMode.COLLOCATED, "all share", 1, loop.switch_s, _named(names, (0,), (0,), (0,)), shared)
+    blocks = _named(names, (0,), (0,), (1,))
+    yield _rows(RlMode.HYBRID, "simulator and policy share", 1, loop.sync_s, blocks, both, alone)
     for stages in loop.stages:
         pairs = _pairs(problem, stages)
-        blocks = dict(zip(names, ((0,), (1,), (2,)), strict=True))
+        blocks = _named(names, (0,), (1,), (2,))
         yield _rows(RlMode.DISAGGREGATED, "each on its own", stages, loop.sync_s, blocks, pairs, alone)
-        for layout, used, overhead_s in (
-            ("training on all", (0, 1), loop.switch_s),
-            ("training with the policy", (1,), loop.switch_s),
-            ("training with the simulator", (0,), loop.switch_s + loop.sync_s),
-        ):
+        for layout, used, overhead_s in _shared_training(loop):
             fitting = [
                 (pair, s + trained[spot]) for pair, s in pairs if (spot := _spot(pair, used)) in trained
             ]
-            blocks = dict(zip(names, ((0,), (1,), used), strict=True))
+            blocks = _named(names, (0,), (1,), used)
             yield _rows(RlMode.HYBRID, layout, stages, overhead_s, blocks, fitting)
+
+
+def _shared_training(loop: Loop) -> list[tuple[str, tuple[int, ...], float]]:
+    """Return the ways of training to share GPUs with simulator (block 0) and policy (block 1)."""
+    return [
+        ("training on all", (0, 1), loop.switch_s),
+        ("training with the policy", (1,), loop.switch_s),
+        ("training with the simulator", (0,), loop.switch_s + loop.sync_s),
+    ]
+
+
+def _named(names: Sequence[str], *blocks: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    return dict(zip(names, blocks, strict=True))
 
 
 def _spot(blocks: Sequence[Choice], used: tuple[int, ...]) -> tuple[int, int]:

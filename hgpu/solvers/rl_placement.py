@@ -1,21 +1,21 @@
 """The best placement of a reinforcement-learning loop, exactly, also on a thousand GPUs.
 
 **Search.** Each layout of `rl_layouts` has heads h and tails j. Its answer is the least of
-T(h, j) = (S_h + t_j)·w + β·max(m_h, t_j) + overhead, or of the money R(h, j)·T(h, j), over all pairs that fit the
-pools, with R the price of the GPUs that both use. Pairs aren't all tried. For a head, T is at least
-L_h = T(h, fastest tail), and for a tail at least K_j = T(cheapest S, cheapest m; j), so
+T(h, j) = (S_h + t_j)·w + β·max(m_h, t_j) + overhead, or of the money R(h, j)·T(h, j), over all pairs that fit
+the pools, with R the price of the GPUs that both use. Pairs aren't all tried. For a head, T is at least
+L_h = T(h, fastest tail), and for a tail at least K_j = T(least S, least m; j), so
 
     T(h, j) ≥ max(L_h, K_j)    and    R(h, j) ≥ r_h + r_j
 
 with r the price of GPUs alone, without the rest of their nodes. The money is then at least
-B_h = r_h·L_h + min_j r_j·max(L_h, K_j), the minimum found by bisection in the tails sorted by K. Heads are taken in
-the order of their bound (L or B) and compared with every tail; the search ends where the next bound is above the best
-answer found.
+B_h = r_h·L_h + min_j r_j·max(L_h, K_j), the minimum found by bisection in the tails sorted by K. Heads are
+taken in the order of their bound (L or B) and compared with every tail; the search ends where the next bound
+is above the best answer found.
 
-**Why that is exact.** T rises in S, t and m, so L and K bound it from below. Prices don't fall with GPUs, and whole
-nodes cost no less than their GPUs, so r bounds R. A head that isn't tried has a bound above the answer, and so has
-each of its pairs. Choices that a component has on a pool and that fewer GPUs equal or beat are left out before
-(`useful`): exchanging one for the smaller one fits, costs no more and takes no longer.
+**Why that is exact.** T rises in S, t and m, so L and K bound it from below. Prices don't fall with GPUs, and
+whole nodes cost no less than their GPUs, so r bounds R. A head that isn't tried has a bound above the answer,
+and so has each of its pairs. Choices that a component has on a pool and that fewer GPUs equal or beat are
+left out before (`useful`): exchanging one for the smaller one fits, costs no more and takes no longer.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hgpu.solvers.rl_layouts import Choice, Ints, Rows, layouts
-from hgpu.solvers.rl_problem import Floats, Part, Pay, Placement, Problem
+from hgpu.solvers.rl_problem import Floats, Part, Placement, Problem
+from hgpu.specs.rl import Pay
 
 SAME = 1e-12  # relative: below it two answers count as equal, and the second criterion decides
 FITS = 1e-9  # relative slack of limits, for the last bits of floating point
@@ -105,7 +106,7 @@ class _Tails:
         self.pool = np.array([tail.pool for tail in rows.tails], dtype=np.int64)
         self.gpus = np.array([tail.gpus for tail in rows.tails], dtype=np.int64)
         self.seconds = np.array([tail.seconds for tail in rows.tails])
-        # Prices by used GPUs; infinite above what the pool has, so that a pair that doesn't fit is never best.
+        # Prices by used GPUs; infinite above what the pool has, so that no pair that doesn't fit is best.
         most = max(pool.gpus for pool in problem.pools)
         self.prices = np.full((len(problem.pools), 2 * most + 1), np.inf)
         for number, pool in enumerate(problem.pools):

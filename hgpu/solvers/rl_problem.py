@@ -2,31 +2,15 @@
 
 import math
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hgpu.core.provenance import Provenance, weakest
 from hgpu.latency.rl_profile import Curve, Reading
+from hgpu.specs.rl import Pay, RlMode
 
 Floats = NDArray[np.float64]
-
-
-class RlMode(StrEnum):
-    """How components share GPUs: all the same, none, or some."""
-
-    COLLOCATED = "collocated"
-    DISAGGREGATED = "disaggregated"
-    HYBRID = "hybrid"
-
-
-class Pay(StrEnum):
-    """What of a pool costs money: the nodes that are used, single GPUs, or the pool whatever is used."""
-
-    NODES = "nodes"
-    GPUS = "gpus"
-    POOL = "pool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +44,7 @@ class Pool:
 class Component:
     """A part of the loop: its seconds on each GPU type, and which numbers of GPUs it can run on.
 
-    It runs as n / `model_parallel` processes; `divides` must be a multiple of their number (0: any number is).
+    It runs as n / `model_parallel` processes, whose number must divide `divides` (0: any number does).
     """
 
     name: str
@@ -86,8 +70,8 @@ class Component:
 class Loop:
     """What an iteration does: `batches` (M) of a pipeline, or `steps` (H) of `envs` (E) environments.
 
-    A stage of a simulator's process holds a multiple of `group_size` environments. Sharing GPUs costs `switch_s`
-    an iteration (offload and reload), and weights that go to other GPUs `sync_s`.
+    A stage of a simulator's process holds a multiple of `group_size` environments. Training that shares GPUs
+    costs `switch_s` an iteration (offload and reload), and weights that go to other GPUs `sync_s`.
     """
 
     embodied: bool
@@ -110,7 +94,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Components in the order of data: the last one trains. `by_time`: the fastest is wanted, not the cheapest."""
+    """Components in the order of data, of which the last trains.
+
+    `by_time`: the fastest placement is wanted, not the cheapest.
+    """
 
     components: tuple[Component, ...]
     pools: tuple[Pool, ...]
@@ -128,7 +115,7 @@ class Problem:
         return None if component is self.components[0] and envs % self.loop.group_size else envs
 
     def component_reading(self, component: Component, gpu: str, gpus: int, stages: int = 1) -> Reading | None:
-        """Return a component's seconds: of a step of one stage for simulator and policy, else of an iteration."""
+        """Return a component's seconds: of a stage's step for simulator and policy, else of an iteration."""
         if self.loop.embodied and component is not self.components[-1]:
             envs = self.stage_envs(component, gpus, stages)
             return None if envs is None else component.reading(gpu, envs)

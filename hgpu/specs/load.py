@@ -8,10 +8,11 @@ from pydantic import ValidationError
 
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.specs.finetune import FinetuneSpec
+from hgpu.specs.rl import RlSpec
 from hgpu.specs.serve import ServeSpec
 
-AnySpec = ServeSpec | FinetuneSpec
-KINDS: dict[str, type[AnySpec]] = {"serve": ServeSpec, "finetune": FinetuneSpec}
+AnySpec = ServeSpec | FinetuneSpec | RlSpec
+KINDS: dict[str, type[AnySpec]] = {"serve": ServeSpec, "finetune": FinetuneSpec, "rl": RlSpec}
 S = TypeVar("S", bound=AnySpec)
 
 

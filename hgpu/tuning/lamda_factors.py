@@ -1,8 +1,8 @@
 """LaMDA's factors as a torch module that saves little for the backward pass and frees what it freezes.
 
-The adapted map is W x + (B S − C) A x, with C = B S as it was at the start. The base keeps its weight, where the
-paper takes C A from it: the same map, but exactly the plain one at the start in any precision, with several
-adapters over one base, and with each of them switched off.
+The adapted map is W x + (B S − C) A x, with C = B S as it was at the start. The base keeps its weight, where
+the paper takes C A from it: the same map, but exactly the plain one at the start in any precision, with
+several adapters over one base, and with each of them switched off.
 """
 
 from typing import Any
@@ -58,6 +58,10 @@ class LamdaFactors(nn.Module):  # type: ignore[misc]  # torch is not followed by
     The state that is saved doesn't depend on how much is frozen: `b` stands in it whole.
     """
 
+    a: Tensor
+    anchor: Tensor
+    frozen: Tensor
+
     def __init__(self, rank: int, inner: int, out: int, **where: Any) -> None:
         super().__init__()
         self.rank = rank
@@ -107,7 +111,7 @@ class LamdaFactors(nn.Module):  # type: ignore[misc]  # torch is not followed by
 
 
 def _replace(optimizer: torch.optim.Optimizer, before: nn.Parameter, after: nn.Parameter) -> None:
-    """Put a parameter's last rows in its place in an optimizer, with their state; nothing where none are left.
+    """Put a parameter's last rows in its place in the optimizer, with their state; nothing if none is left.
 
     A new parameter and not a shorter one, as autograd keeps the shape of one that a living graph has seen.
     """
@@ -125,7 +129,7 @@ def _replace(optimizer: torch.optim.Optimizer, before: nn.Parameter, after: nn.P
 
 
 def _join(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    state[prefix + "b"] = _columns(module.b if module.b.requires_grad else module.b.detach(), module.frozen)
+    state[prefix + "b"] = _columns(state[prefix + "b"], module.frozen)
 
 
 def _split(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

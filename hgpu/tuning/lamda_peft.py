@@ -1,6 +1,6 @@
 """LaMDA as a method of PEFT: `get_peft_model(model, LamdaConfig(...))` trains, saves, loads, merges.
 
-Importing this module registers the method. PEFT has no way to add one from outside: its enumeration of methods is
+Importing this module registers the method. PEFT has no way to add one from outside: its enumeration is
 extended, so other releases than the one that was tried are refused.
 """
 
@@ -32,8 +32,8 @@ NAME = "lamda"
 class LamdaConfig(PeftConfig):  # type: ignore[misc]  # peft is not followed by mypy
     """What LaMDA adapts, and how.
 
-    `r` is the rank, `rank_pattern` other ranks for modules whose name ends with a key (a regular expression), as
-    `hgpu.tuning.rank_pattern` finds them for LaMDA++. `init` and `svd_iterations` are those of
+    `r` is the rank, `rank_pattern` other ranks for modules whose name ends with a key (a regular expression):
+    `hgpu.tuning.methods.spectral_ranks` finds those of LaMDA++. `init` and `svd_iterations` are those of
     `hgpu.tuning.lamda.decompose`. The rest is as in PEFT's LoraConfig.
     """
 

@@ -1,0 +1,229 @@
+"""LaMDA beside LoRA and a full fine-tune, on a model and a text that `pretrain.py` made.
+
+    OMP_NUM_THREADS=1 python benchmarks/lamda/run.py FOLDER
+
+LoRA and LaMDA are tried with as many settings as each other (GRID) on seed 0; of each method the setting that
+is best on the validation sequences is run on SEEDS, and judged on test sequences that nothing was chosen by.
+Finished runs are kept in FOLDER/runs.jsonl, so that a second call goes on. Prints the table of the README.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from hgpu.specs.finetune import Method
+from hgpu.tuning.dataset import Sequences
+from hgpu.tuning.job import TuneJob
+from hgpu.tuning.lamda_factors import freeze_for_step
+from hgpu.tuning.loading import load_model, load_sequences, with_dtype
+from hgpu.tuning.methods import adapt
+from hgpu.tuning.peak_memory import held_bytes
+from hgpu.tuning.train import mean_loss, train
+
+SEEDS = (1, 2, 3)
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+GRID: dict[str, list[dict[str, Any]]] = {
+    "lora": [{"rank": rank, "learning_rate": rate} for rank in (8, 16) for rate in (1e-2, 3e-2)],
+    "lamda": [
+        {"rank": rank, "freeze_share": share, "learning_rate": rate}
+        for rank, share in ((16, 0.1), (24, 0.05))
+        for rate in (1e-2, 3e-2)
+    ],
+    "lamda++": [{"rank": 16, "freeze_share": 0.1, "learning_rate": rate} for rate in (1e-2, 3e-2)],
+    "full": [{"learning_rate": rate} for rate in (5e-4, 1e-3)],
+}
+ROUNDS = 12  # of the timing, in which the methods take turns
+
+
+def job_for(folder: Path, arm: str, steps: int, seed: int, **settings: Any) -> TuneJob:
+    job = TuneJob(
+        model=str(folder),
+        dtype=None,
+        precision="plain",
+        method=Method("lamda" if arm == "lamda++" else arm),
+        rank=16,
+        targets=TARGETS,
+        alpha=0.0,
+        freeze_share=0.3,
+        rank_allocation="energy" if arm == "lamda++" else "uniform",
+        context=128,
+        batch=4,
+        micro_batch=4,
+        steps=steps,
+        checkpointing=False,
+        data=str(folder / "topics.jsonl"),
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        warmup_steps=10,
+        seed=seed,
+        save_every_steps=steps,
+    )
+    job = replace(job, **settings)
+    return with_dtype(replace(job, alpha=2.0 * job.rank))
+
+
+def one_run(job: TuneJob, sequences: Sequences) -> dict[str, Any]:
+    """Train once; the rows held out are judged in two halves, validation and test."""
+    validation, test = sequences.held_out[::2], sequences.held_out[1::2]
+    torch.manual_seed(job.seed)
+    model, _ = adapt(load_model(job, "cpu"), job)
+    course = train(model, job, replace(sequences, held_out=sequences.held_out[:0]), None, lambda *_: None)
+    return {
+        "validation": mean_loss(model, job, validation),
+        "test": mean_loss(model, job, test),
+        "train": sum(course.losses[-20:]) / 20,
+        "mean_parameters": sum(course.trained) / len(course.trained),
+        "peak_parameters": max(course.trained),
+        "final_parameters": course.trained[-1],
+    }
+
+
+class Journal:
+    """Finished runs by what they were runs of."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.done: dict[str, dict[str, Any]] = {}
+        for line in lines:
+            key, result = json.loads(line)
+            self.done[key] = result
+
+    def once(self, key: str, make: Any) -> dict[str, Any]:
+        if key not in self.done:
+            began_s = time.monotonic()
+            self.done[key] = make()
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps([key, self.done[key]]) + "\n")
+            shown = {name: round(value, 4) for name, value in self.done[key].items()}
+            print(f"{key}: {shown} ({time.monotonic() - began_s:.0f} s)", file=sys.stderr, flush=True)
+        return self.done[key]
+
+
+def run_key(arm: str, seed: int, settings: dict[str, Any]) -> str:
+    return f"{arm} seed {seed} " + " ".join(f"{name}={value:g}" for name, value in settings.items())
+
+
+def saved_bytes(job: TuneJob) -> int:
+    """Bytes that one pass keeps for the backward pass, beside parameters and buffers; each storage once."""
+    model, _ = adapt(load_model(job, "cpu"), job)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    tokens = torch.randint(0, 2048, (job.batch, job.context))
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    loss.backward()
+    return sum(kept.values())
+
+
+def measured(folder: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]:
+    """Peak memory of training in this process (which does nothing else), and what a pass saves."""
+    job = job_for(folder, arm, 3, 0, context=512, batch=16, micro_batch=16, **settings)
+    job = replace(job, freeze_share=1 / 3)  # LaMDA: one step with B and two without
+    sequences = load_sequences(job)
+    model, _ = adapt(load_model(job, "cpu"), job)
+    before = held_bytes("cpu")
+    course = train(model, job, replace(sequences, held_out=sequences.held_out[:0]), None, lambda *_: None)
+    assert before is not None and course.peak_bytes is not None, "this system doesn't tell its memory"
+    del model
+    return {"peak_bytes": course.peak_bytes - before, "saved_bytes": saved_bytes(job)}
+
+
+def in_process(folder: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]:
+    words = [sys.executable, __file__, str(folder), "--measure", arm, json.dumps(settings)]
+    freed = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # or glibc keeps what is freed, and the peak is of its habits
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, **freed})
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def timed(folder: Path, best: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """CPU seconds of a pass and its gradients, B frozen: medians over rounds of all methods in turn."""
+    jobs = {arm: job_for(folder, arm, 1, 0, **settings) for arm, settings in best.items()}
+    models = {arm: adapt(load_model(job, "cpu"), job)[0] for arm, job in jobs.items()}
+    tokens = torch.randint(0, 2048, (8, 256))
+    seconds: dict[str, list[float]] = {arm: [] for arm in models}
+    for model in models.values():
+        freeze_for_step(model, None, 0, 1, 0.0)
+    for _ in range(ROUNDS):
+        for arm, model in models.items():
+            began_s = time.process_time()
+            model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+            seconds[arm].append(time.process_time() - began_s)
+    return {arm: median(values) for arm, values in seconds.items()}
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def main(folder: Path, steps: int) -> None:
+    journal = Journal(folder / "runs.jsonl")
+    plain = job_for(folder, "full", steps, 0)
+    sequences = load_sequences(plain)
+
+    def untouched() -> dict[str, float]:
+        return {"test": mean_loss(load_model(plain, "cpu"), plain, sequences.held_out[1::2])}
+
+    def run(arm: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+        job = job_for(folder, arm, steps, seed, **settings)
+        return journal.once(run_key(arm, seed, settings), lambda: one_run(job, sequences))
+
+    def remember(arm: str, settings: dict[str, Any]) -> dict[str, Any]:
+        key = f"memory of {run_key(arm, 0, settings)}"
+        return journal.once(key, lambda: in_process(folder, arm, settings))
+
+    base = journal.once("untouched", untouched)
+    best = {arm: min(grid, key=lambda it: run(arm, 0, it)["validation"]) for arm, grid in GRID.items()}
+    finals = {arm: [run(arm, seed, settings) for seed in SEEDS] for arm, settings in best.items()}
+    memory = {arm: remember(arm, settings) for arm, settings in best.items()}
+    print_table(base, best, finals, memory, journal.once(f"time of {best}", lambda: timed(folder, best)))
+
+
+def print_table(base: Any, best: Any, finals: Any, memory: Any, times: Any) -> None:
+    lora = finals["lora"]
+    print(f"\nuntouched model: test loss {base['test']:.3f}\n")
+    print(
+        "| method | setting | test loss, each seed | against LoRA | trained: peak | mean | final |"
+        " mean, fewer than LoRA | CPU time of a pass | saved for backward | peak memory |"
+    )
+    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for arm, runs in finals.items():
+        ratios = [run["test"] / other["test"] for run, other in zip(runs, lora, strict=True)]
+        setting = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in best[arm].items())
+        mean, losses = runs[0]["mean_parameters"], [f"{run['test']:.3f}" for run in runs]
+        print(
+            f"| {arm} | {setting} | {', '.join(losses)} |"
+            f" {100 * (median(ratios) - 1):+.1f} % | {runs[0]['peak_parameters']:,} | {mean:,.0f} |"
+            f" {runs[0]['final_parameters']:,} | {lora[0]['mean_parameters'] / mean:.1f}× |"
+            f" {times[arm] / times['lora']:.2f} |"
+            f" {memory[arm]['saved_bytes'] / 2**20:.1f} MiB | {memory[arm]['peak_bytes'] / 2**20:.0f} MiB |"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--measure", nargs=2, metavar=("ARM", "SETTINGS"), help="internal: one arm's memory")
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measured(given.folder, given.measure[0], json.loads(given.measure[1]))))
+    else:
+        main(given.folder, given.steps)

@@ -1,0 +1,117 @@
+"""What one fine-tune does: a spec with a single choice of whatever it may list."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from hgpu.artifacts.digest import digest_of, file_digest
+from hgpu.core.errors import InputError
+from hgpu.core.gpu import DType
+from hgpu.specs.finetune import FinetuneSpec, Method, Offload
+from hgpu.tuning.dataset import data_files
+
+T = TypeVar("T")
+TRAINED = (DType.BF16, DType.FP32)
+
+
+@dataclass(frozen=True, slots=True)
+class TuneJob:
+    """A fine-tune on one device; the fields are those of FinetuneSpec, each with one value."""
+
+    model: str
+    dtype: DType | None
+    precision: str
+    method: Method
+    rank: int
+    targets: tuple[str, ...]
+    alpha: float
+    freeze_share: float
+    rank_allocation: str
+    context: int
+    batch: int
+    micro_batch: int
+    steps: int
+    checkpointing: bool
+    data: str
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    seed: int
+    save_every_steps: int
+
+    def key(self) -> str:
+        """Return the digest of everything that the result depends on: the job, its data and its weights.
+
+        Weights are told apart by name, size and time of their files, as hashing them takes long.
+        """
+        model = Path(self.model)
+        weights = sorted(model.iterdir()) if model.is_dir() else []
+        return digest_of(
+            {
+                "job": asdict(self),
+                "data": [[path.name, file_digest(path)] for path in data_files(self.data)],
+                "weights": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in weights],
+            }
+        )
+
+
+SAVES = 10  # checkpoints of a run where the spec doesn't say how many
+
+
+def job_of(spec: FinetuneSpec) -> TuneJob:
+    """Return the job of a spec. Raises InputError where it leaves a choice open or can't run here."""
+    if spec.data is None:
+        raise InputError("nothing to train on", "the spec has no `data`", "add `data: train.jsonl`")
+    if not Path(spec.data).exists():
+        raise InputError(f"no data at {spec.data}", "there is no such file or folder", "correct `data`")
+    if _one("offload", spec.offload) is not Offload.NONE:
+        raise InputError(
+            "hgpu tune doesn't offload",
+            f"the spec says offload: {spec.offload[0]}; plans can, a run here keeps all on one device",
+            "--set offload=none",
+        )
+    if spec.dtype is not None and spec.dtype not in TRAINED:
+        raise InputError(
+            f"hgpu tune doesn't train in {spec.dtype}", "it has no loss scaling", "use bf16 or fp32"
+        )
+    rank, micro_batch = _one("rank", spec.rank), _one("micro_batch", spec.micro_batch or [spec.batch])
+    if spec.batch % micro_batch:
+        raise InputError(
+            f"a batch of {spec.batch} isn't made of passes of {micro_batch}",
+            "each pass has the same number of sequences",
+            "choose a micro_batch that divides batch",
+        )
+    return TuneJob(
+        model=spec.model,
+        dtype=spec.dtype,
+        precision=spec.precision,
+        method=_one("method", spec.method),
+        rank=rank,
+        targets=tuple(spec.targets),
+        alpha=spec.alpha or 2 * rank,
+        freeze_share=spec.freeze_share,
+        rank_allocation=spec.rank_allocation,
+        context=spec.context,
+        batch=spec.batch,
+        micro_batch=micro_batch,
+        steps=spec.total_steps,
+        checkpointing=_one("checkpointing", spec.checkpointing),
+        data=spec.data,
+        learning_rate=spec.learning_rate,
+        weight_decay=spec.weight_decay,
+        warmup_steps=spec.warmup_steps,
+        seed=spec.seed,
+        save_every_steps=spec.save_every_steps or max(1, spec.total_steps // SAVES),
+    )
+
+
+def _one(name: str, values: Sequence[T]) -> T:
+    if len(values) > 1:
+        listed = ", ".join(str(value).lower() for value in values)
+        raise InputError(
+            f"which {name} to train with isn't clear",
+            f"the spec lists {listed} for a plan to choose from",
+            f"--set {name}={str(values[0]).lower()}",
+        )
+    return values[0]

@@ -1,0 +1,114 @@
+"""The training loop: batches in an order that depends on the step alone, and a checkpoint now and then."""
+
+import time
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hgpu.core.errors import HgpuError
+from hgpu.specs.finetune import Method
+from hgpu.tuning.checkpoint import Course, read_checkpoint, restore, save_checkpoint
+from hgpu.tuning.dataset import Sequences, numbers_of_step
+from hgpu.tuning.job import TuneJob
+from hgpu.tuning.lamda_factors import freeze_for_step
+from hgpu.tuning.loading import mixed
+from hgpu.tuning.methods import trained_now
+from hgpu.tuning.peak_memory import forget_peak, peak_bytes
+from hgpu.tuning.schedule import rate_at
+
+Progress = Callable[[int, int, str], None]
+LONGEST_GRADIENT = 1.0  # its norm is clipped to this, as Hugging Face's Trainer does by default
+
+
+def train(
+    model: nn.Module, job: TuneJob, sequences: Sequences, checkpoint: Path | None, progress: Progress
+) -> Course:
+    """Train all steps, going on from the checkpoint where there is one, and return what was measured.
+
+    Raises HgpuError where the loss stops being a number or the device's memory is full.
+    """
+    device = next(model.parameters()).device.type
+    course, parts = read_checkpoint(checkpoint) if checkpoint and checkpoint.exists() else (Course(), None)
+    if job.method is Method.LAMDA:
+        freeze_for_step(model, None, course.step - 1 if course.step else 0, job.steps, job.freeze_share)
+    optimizer = torch.optim.AdamW(trained_now(model), lr=job.learning_rate, weight_decay=job.weight_decay)
+    if parts is not None:
+        restore(parts, model, optimizer)
+    if course.held_out_before is None and len(sequences.held_out):
+        course.held_out_before = mean_loss(model, job, sequences.held_out)
+    known = forget_peak(device)
+    model.train()
+    while course.step < job.steps:
+        try:
+            _step(model, job, sequences, optimizer, course)
+        except torch.OutOfMemoryError as error:
+            raise HgpuError(
+                "the device's memory is full",
+                str(error).partition(".")[0],
+                "lower micro_batch or context, or set checkpointing: true; then run it again",
+            ) from error
+        if known:
+            course.peak_bytes = max(peak_bytes(device) or 0, course.peak_bytes or 0) or None
+        progress(course.step, job.steps, f"loss {course.losses[-1]:.3f}")
+        if checkpoint and (course.step % job.save_every_steps == 0 or course.step == job.steps):
+            save_checkpoint(checkpoint, model, optimizer, course)
+    return course
+
+
+def _step(
+    model: nn.Module, job: TuneJob, sequences: Sequences, optimizer: torch.optim.Optimizer, course: Course
+) -> None:
+    began_s = time.perf_counter()
+    if job.method is Method.LAMDA:
+        freeze_for_step(model, optimizer, course.step, job.steps, job.freeze_share)
+    for group in optimizer.param_groups:
+        group["lr"] = job.learning_rate * rate_at(course.step, job.steps, job.warmup_steps)
+    rows = numbers_of_step(course.step, job.batch, len(sequences.train), job.seed)
+    loss = _gradients(model, job, sequences.train[rows])
+    if not isfinite(loss):
+        raise HgpuError(
+            f"the loss of step {course.step} is {loss}", "training has diverged", "lower learning_rate"
+        )
+    parameters = trained_now(model)
+    torch.nn.utils.clip_grad_norm_(parameters, LONGEST_GRADIENT)
+    optimizer.step()
+    optimizer.zero_grad()
+    course.step += 1
+    course.losses.append(loss)
+    course.trained.append(sum(parameter.numel() for parameter in parameters))
+    course.seconds += time.perf_counter() - began_s
+
+
+def _gradients(model: nn.Module, job: TuneJob, rows: NDArray[np.int64]) -> float:
+    """Compute the gradients of a batch, pass by pass, and return its mean loss."""
+    parts = np.split(rows, len(rows) // job.micro_batch)
+    total = 0.0
+    for part in parts:
+        loss = _loss(model, job, part) / len(parts)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def mean_loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64]) -> float:
+    """Return the mean loss on some sequences, without training."""
+    was_training = model.training
+    model.eval()
+    parts = [rows[start : start + job.micro_batch] for start in range(0, len(rows), job.micro_batch)]
+    with torch.no_grad():
+        total = sum(_loss(model, job, part).item() * len(part) for part in parts)
+    model.train(was_training)
+    return float(total / len(rows))
+
+
+def _loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64]) -> torch.Tensor:
+    device = next(model.parameters()).device
+    tokens = torch.from_numpy(rows).to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed(job)):
+        loss: torch.Tensor = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    return loss

@@ -1,0 +1,79 @@
+"""From a spec with variants to one job, and what tells jobs apart."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hgpu.commands.tuning import overrides
+from hgpu.core.errors import InputError
+from hgpu.specs.finetune import FinetuneSpec
+from hgpu.tuning.job import TuneJob, job_of
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> dict[str, Any]:
+    data = tmp_path / "data.txt"
+    data.write_text("words")
+    return {
+        "kind": "finetune",
+        "model": str(tmp_path),
+        "method": "lora",
+        "context": 32,
+        "batch": 8,
+        "tokens": 25_600,
+        "data": str(data),
+    }
+
+
+def job(document: dict[str, Any], **changes: Any) -> TuneJob:
+    return job_of(FinetuneSpec.model_validate({**document, **changes}))
+
+
+def test_a_spec_without_choices_is_a_job(document: dict[str, Any]) -> None:
+    made = job(document, rank=4)
+    assert (made.method, made.rank, made.alpha, made.micro_batch) == ("lora", 4, 8, 8)
+    assert (made.steps, made.save_every_steps) == (100, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "fix"),
+    [
+        ({"method": ["lora", "full"]}, "which method", "--set method=lora"),
+        ({"rank": [8, 16]}, "which rank", "--set rank=8"),
+        ({"checkpointing": [True, False]}, "which checkpointing", "--set checkpointing=true"),
+        ({"offload": "zero3"}, "doesn't offload", "--set offload=none"),
+        ({"micro_batch": 3}, "isn't made of passes of 3", "divides batch"),
+        ({"dtype": "fp16"}, "doesn't train in fp16", "bf16 or fp32"),
+        ({"data": None}, "nothing to train on", "data:"),
+        ({"data": "nowhere.txt"}, "no data at nowhere", "correct"),
+    ],
+)
+def test_what_can_not_run_is_refused(
+    document: dict[str, Any], changes: dict[str, Any], said: str, fix: str
+) -> None:
+    with pytest.raises(InputError, match=said) as raised:
+        job(document, **changes)
+    assert fix in raised.value.fix
+
+
+def test_jobs_differ_by_settings_by_data_and_by_weights(document: dict[str, Any], tmp_path: Path) -> None:
+    made = job(document)
+    keys = [made.key(), replace(made, seed=1).key()]
+    Path(made.data).write_text("other words")
+    keys.append(made.key())
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    keys.append(made.key())
+    assert len(set(keys)) == 4 and made.key() == keys[-1]
+
+
+def test_fields_are_set_as_yaml() -> None:
+    assert overrides(["method=lora", "rank=[8, 16]", "checkpointing=true"]) == {
+        "method": "lora",
+        "rank": [8, 16],
+        "checkpointing": True,
+    }
+    for bad in ("method", "=lora", "rank=[8"):
+        with pytest.raises(InputError, match="--set"):
+            overrides([bad])
