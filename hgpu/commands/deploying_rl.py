@@ -13,7 +13,7 @@ from hgpu.deploy.render.rl_targets import loop_target
 from hgpu.deploy.render.write import Written, write_rendered
 
 TAKEN = ("plan", "target", "dry_run", "out", "crds", "results", "json")
-KINDS = ("plan", "placement")
+KINDS = ("plan", "placement", "job")  # what can be deployed
 
 
 def placement_of(root: Path, ref: str) -> Artifact[PlacementPayload] | None:
