@@ -63,7 +63,11 @@ class ExpertStore:
         return self.layers[-1]
 
     def give_slots(self, layer: CachedLayer, read: Callable[[], Weights]) -> None:
-        """Make a layer's slots, where its weights are while they are processed: on the device."""
+        """Make a layer's slots, where its weights are while they are processed: on the device.
+
+        All layers have been made by then. Raises InputError for options of a model with others.
+        """
+        self._require_whole()
         layer.weights, weights = read, read()
         layer.slots = Places(weights, layer.cache.slots)
         self.counters.resident_bytes += layer.slots.nbytes
@@ -138,8 +142,7 @@ class ExpertStore:
             self._tokens = None
 
     def _begin(self) -> None:
-        """Fill what is pinned, before anything is computed. Raises InputError for other models' options."""
-        self._require_whole()
+        """Fill what is pinned, before anything is computed."""
         for layer in self.layers:
             layer.begin()
         self._begun = True
