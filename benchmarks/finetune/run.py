@@ -14,13 +14,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from worker import job_of
+
 from hgpu.catalog.linears import linears_of, targeted
 from hgpu.catalog.model_config import parse_config
 from hgpu.core.gpu import DType
 from hgpu.core.training import Method, Offload, Sharding, Variant
 from hgpu.latency.training_memory import Training, moments, peak
 from hgpu.profilers.activations import Asked, measure_activations
-from worker import job_of
 
 CONFIG = {
     "model_type": "qwen2",
