@@ -147,6 +147,21 @@ def test_a_bf16_model_trains_as_one_with_fp32_masters_written_by_hand() -> None:
     assert made.memory[TensorName.BF16_WEIGHTS].residency().keys() == {here()}
 
 
+def test_a_half_precision_model_loses_nothing_by_a_copy_in_another_precision() -> None:
+    """fp16 isn't sent by way of bf16, which has fewer digits."""
+    import torch
+
+    model = torch.nn.Linear(8, 8).half()
+    made = tiered_adamw(model.parameters(), everywhere(), **OPTIONS)
+    assert TensorName.BF16_WEIGHTS not in made.memory
+    model(torch.ones(2, 8, dtype=torch.float16)).sum().backward()
+    made.optimizer.step()
+    for parameter, master in zip(model.parameters(), made.optimizer.state, strict=True):
+        assert torch.equal(parameter, master.half()) and not torch.equal(
+            parameter.float(), master.bfloat16().float()
+        )
+
+
 def test_a_solved_placement_is_what_is_allocated() -> None:
     """All tensors fit in the only tier that is real here; a second tier would have to be a second node."""
     shape = TrainingShape(10**6, layers=1, hidden_size=48, batch=4, context_tokens=16)
