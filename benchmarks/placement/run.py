@@ -41,7 +41,7 @@ def main() -> None:
     hardest = [timed(ties, batches, False, math.inf) for batches in (1, 2, 8, 512)]
     print(f"| pipeline of 3, types cost what they are worth | 4 × 250 | cheapest | - | {max(hardest):.2f} |")
     print(
-        "\n| loop | ways to place it | cheapest, CPU s | all ways, CPU s | same answer |\n|---|---|---|---|---|"
+        "\n| loop | ways to place it | search, CPU s | all ways, CPU s | same answer |\n|---|---|---|---|---|"
     )
     for gpus in (16, 40, 100, 250):
         compare(gpus)
