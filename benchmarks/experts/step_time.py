@@ -132,7 +132,7 @@ def _case(
     link = HostLink()
     for policy, prefetch in WAYS:
         cache = ExpertCache(fraction, policy, prefetch)
-        engine = EngineOptions(max_num_batched_tokens=batch, max_num_seqs=batch)
+        engine = EngineOptions(max_num_batched_tokens=max(BATCHES), max_num_seqs=max(BATCHES))
         point = OperatingPoint(gpu.name, mode=Mode.OFFLOAD, engine=engine, experts=cache)
         efficiency = efficiency_of(gpu, model.weight_dtype)
         roofline = Roofline(model, gpu, 1, efficiency, cache)

@@ -5,9 +5,9 @@
 
 with b_e the bytes of an expert, n the experts copied (from replaying the cache's own policy: of a layer where
 they are ahead, of a whole step for the rest), and t_here a copy within the device into the wide buffer: one
-read and one write. What is loaded ahead of a layer hides behind what the layer before it computes, and nothing
-hides behind what a step costs outside its layers. For the rest the step waits. Prefetching raises the hits
-*and* the bytes moved: it pays only where copies hide.
+read and one write. What is loaded ahead of a layer hides behind what the layer before it computes, and
+nothing hides behind what a step costs outside its layers. For the rest the step waits. Prefetching raises the
+hits *and* the bytes moved: it pays only where copies hide.
 """
 
 from collections.abc import Sequence
