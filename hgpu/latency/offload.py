@@ -5,8 +5,8 @@
 
 with b_e the bytes of an expert, n the experts copied (from replaying the cache's own policy: of a layer where
 they are ahead, of a whole step for the rest), and t_here a copy within the device into the wide buffer: one
-read and one write. What is loaded ahead of a layer hides behind what the layer before it computes; a token
-table that ran further ahead would hide a little more. For the rest the step waits. Prefetching raises the
+read and one write. What is loaded ahead of a layer hides behind what the layer before it computes, and
+nothing hides behind what a step costs outside its layers. For the rest the step waits. Prefetching raises the
 hits *and* the bytes moved: it pays only where copies hide.
 """
 
@@ -66,15 +66,15 @@ def copies_of(
     link = link or link_of(gpu, routing)
     loads = _loads(model, point, routing)
     scale = model.moe_layers / routing.trace.layers
-    bandwidth = efficiency_of(gpu, model.weight_dtype).bandwidth * gpu.memory_bandwidth_bytes_per_s
-    here_s = 2 * model.expert_bytes / point.tp / bandwidth
+    efficiency = efficiency_of(gpu, model.weight_dtype)
+    here_s = 2 * model.expert_bytes / point.tp / (efficiency.bandwidth * gpu.memory_bandwidth_bytes_per_s)
     copy_s = link.copy_s(model, gpu, point.tp)
-    ahead_s = model.moe_layers * loads.ahead.T * copy_s
+    ahead_s = efficiency.step_overhead_s + model.moe_layers * loads.ahead.T * copy_s  # none run meanwhile
     exposed_s = scale * (loads.exposed.sum(axis=1) * copy_s + loads.here.sum(axis=1) * here_s)
     return ExpertCopies(
         tuple(float(tokens) for tokens in loads.tokens),
         tuple(np.maximum.accumulate(exposed_s).tolist()),
-        tuple(tuple(np.maximum.accumulate(row_s).tolist()) for row_s in ahead_s if ahead_s.any()),
+        tuple(tuple(np.maximum.accumulate(row_s).tolist()) for row_s in ahead_s if loads.ahead.any()),
     )
 
 
