@@ -1,18 +1,21 @@
 """Predicted against simulated step times of expert caches, where copying takes time.
 
-python -m benchmarks.experts.step_time --out benchmarks/experts/step_time.md
+    python benchmarks/experts/step_time.py [--traces FOLDER] [--csv FILE]
+
+The shapes are those of Qwen3-30B-A3B and Mixtral 8x7B with made-up routing (`synthetic.py`). With traces that
+`traces.py` records, the example's own routing is played too, with experts of Qwen3's size.
 """
 
 import argparse
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+from synthetic import synthetic_trace
 
-from benchmarks.experts.synthetic import synthetic_trace
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.catalog.models import load_model
 from hgpu.core.experts import ExpertCache, ExpertPolicy, Prefetch
@@ -22,10 +25,12 @@ from hgpu.core.operating_point import EngineOptions, Mode, OperatingPoint
 from hgpu.core.step import StepBatch
 from hgpu.latency.expert_loads import WARM_STEPS, Routing, routing_of
 from hgpu.latency.offload import CONTEXT_TOKENS, copies_of
-from hgpu.latency.rebatch import by_sequence, rebatched
+from hgpu.latency.rebatch import rebatched
+from hgpu.latency.routing_artifact import trace_from
 from hgpu.profilers.efficiency import efficiency_of
 from hgpu.profilers.estimate import Roofline
 from hgpu.profilers.host_link import HostLink
+from hgpu.profilers.routing_record import from_npz
 from hgpu.simulator.offloading import Speeds, Steps, offloaded_steps
 
 CASES = (
@@ -46,6 +51,7 @@ WAYS = (
 TOKENS = 6144  # of which half are learnt from; simulated are as many of another sequence
 STEPS = 192
 WHOLE_LAYERS = "whole layers ahead"
+EXAMPLE = "example routing, Qwen3 experts"
 
 
 @dataclass(frozen=True)
@@ -68,23 +74,55 @@ class Row:
     against_whole_layers: float = 1.0
 
 
-def rows() -> Iterator[Row]:
-    """Play every case."""
-    traces: dict[str, tuple[Routing, Routing]] = {}
+def rows(folder: Path | None) -> Iterator[Row]:
+    """Play every case, and the recorded traces of a folder."""
+    known: dict[str, tuple[Routing, Routing]] = {}
     for name, gpu_name, fractions in CASES:
-        model, gpu = load_model(name), resolve_gpu(gpu_name)
-        if name not in traces:
-            traces[name] = _routings(model)
-        for fraction in fractions:
-            for batch in BATCHES:
-                yield from _compared(list(_case(model, gpu, fraction, batch, *traces[name])))
-                print(f"{name} {gpu_name} {fraction:.1%} batch {batch}", file=sys.stderr)
+        model = load_model(name)
+        if name not in known:
+            known[name] = _made(model)
+        yield from _each(model, gpu_name, fractions, *known[name])
+    for gpu_name in ("L4", "RTX-PRO-6000") if folder else ():
+        assert folder is not None
+        yield from _each(_example(), gpu_name, (0.125, 0.25, 0.5), *_recorded(folder))
 
 
-def _routings(model: ModelSpec) -> tuple[Routing, Routing]:
+def _each(
+    model: ModelSpec, gpu: str, fractions: Sequence[float], known: Routing, held_out: Routing
+) -> Iterator[Row]:
+    for fraction in fractions:
+        for batch in BATCHES:
+            yield from _compared(list(_case(model, resolve_gpu(gpu), fraction, batch, known, held_out)))
+            print(f"{model.name} {gpu} {fraction:.1%} batch {batch}", file=sys.stderr)
+
+
+def _made(model: ModelSpec) -> tuple[Routing, Routing]:
     shape = (model.experts, model.experts_per_token, model.moe_layers)
     learnt, played = (routing_of(synthetic_trace(*shape, TOKENS, seed), "synthetic") for seed in (0, 1))
     return learnt, played
+
+
+def _recorded(folder: Path) -> tuple[Routing, Routing]:
+    example = _example()
+    learnt, played = (
+        routing_of(trace_from(from_npz((folder / name).read_bytes()), example.experts), name)
+        for name in ("profile.npz", "test-1.npz")
+    )
+    return learnt, played
+
+
+def _example() -> ModelSpec:
+    """The example's layers and experts, each as large as Qwen3-30B-A3B's."""
+    large = load_model(CASES[0][0])
+    return replace(
+        large,
+        name=EXAMPLE,
+        layers=4,
+        moe_layers=4,
+        experts=32,
+        experts_per_token=4,
+        dense_params=large.dense_params * 4 // large.layers,
+    )
 
 
 def _case(
@@ -94,7 +132,7 @@ def _case(
     link = HostLink()
     for policy, prefetch in WAYS:
         cache = ExpertCache(fraction, policy, prefetch)
-        engine = EngineOptions(max_num_batched_tokens=batch, max_num_seqs=batch)
+        engine = EngineOptions(max_num_batched_tokens=max(BATCHES), max_num_seqs=max(BATCHES))
         point = OperatingPoint(gpu.name, mode=Mode.OFFLOAD, engine=engine, experts=cache)
         efficiency = efficiency_of(gpu, model.weight_dtype)
         roofline = Roofline(model, gpu, 1, efficiency, cache)
@@ -111,7 +149,7 @@ def _case(
             2 * model.expert_bytes / bandwidth,
         )
         slots = cache.slots_of(model.experts, model.experts_per_token, model.moe_layers)
-        trace = rebatched(by_sequence(held_out.trace), batch, STEPS + WARM_STEPS, decodes=True)
+        trace = rebatched(held_out.decodes, batch, STEPS + WARM_STEPS, decodes=True)
         steps = _simulated(offloaded_steps(trace, cache, slots, known.hints, speeds))
         simulated_s = float(steps.step_s.mean())
         way = str(policy) if prefetch is Prefetch.NONE else f"{policy} + {prefetch}"
@@ -191,7 +229,7 @@ def summary(found: list[Row]) -> str:
     off = np.abs([row.off for row in simulated])
     lines = [f"{len(off)} rows: error {off.mean():.1%} in the mean, {off.max():.1%} at most."]
     for row in simulated:
-        if row.cache == 0.25 and row.batch == 1 and row.way == str(ExpertPolicy.PINNED_LFU):
+        if row.cache == 0.25 and row.batch == 1 and row.way.startswith(str(ExpertPolicy.PINNED_LFU)):
             lines.append(
                 f"{row.model} on {row.gpu}, {row.way}: {row.against_on_demand:.2f}x on demand, "
                 f"{row.against_lru:.2f}x LRU, {row.against_whole_layers:.1f}x whole layers ahead."
@@ -200,19 +238,24 @@ def summary(found: list[Row]) -> str:
 
 
 def main() -> None:
-    """Run, write the table and a CSV beside it, and print the summary."""
+    """Run, write all rows, and print the summary and those at a quarter of the experts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="Markdown file; a CSV is written beside it")
-    out: Path = parser.parse_args().out
-    found = list(rows())
-    out.write_text(f"{summary(found)}\n\n{table(found)}", encoding="utf-8")
-    with out.with_suffix(".csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in found)
-    print(summary(found))
+    parser.add_argument("--traces", type=Path, help="folder that traces.py has written")
+    parser.add_argument("--csv", type=Path, help="file for all rows")
+    options = parser.parse_args()
+    found = list(rows(options.traces))
+    if options.csv:
+        with options.csv.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({name: _short(value) for name, value in asdict(row).items()} for row in found)
+    print(f"{summary(found)}\n\n{table([row for row in found if row.cache == 0.25])}")
+
+
+def _short(value: object) -> object:
+    return f"{value:.5g}" if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

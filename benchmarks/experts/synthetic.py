@@ -3,9 +3,9 @@
 Each token id has experts of its own in every layer, drawn without replacement with a weight of rank^-SKEW; an
 occurrence keeps each of them with probability FROM_TOKEN and otherwise draws another. Token ids follow a Zipf
 law. The constants are set so that 32 experts, 4 a token, in 4 layers hit what was measured on a small model
-trained on Python source: with slots for a quarter of the experts and one sequence, LFU .65 (measured .645) and
-LRU .56 (.586); for half of them, LFU .86 (.906); a token table recalls .75 (.76 to .86), and the next gate GATE
-(.84 to .89).
+trained on Python source: with slots for a quarter of the experts and one sequence, LFU .65 (measured .645)
+and LRU .56 (.586); for half of them, LFU .86 (.906); a token table recalls .75 (.76 to .86), and the next
+gate GATE (.84 to .89).
 """
 
 from dataclasses import replace

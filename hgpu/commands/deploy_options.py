@@ -12,7 +12,7 @@ Kubeconfig = Annotated[Path | None, typer.Option(help="File; kubectl's own by de
 Region = Annotated[list[str] | None, typer.Option(help="aws: look here too; needed where the state is lost.")]
 Watched = Annotated[str, typer.Option(help="Where: local, kubernetes, aws.")]
 Target = Annotated[
-    str, typer.Option(help="Where to: local, kubernetes, aws; with --dry-run also lws, aibrix, sky.")
+    str, typer.Option(help="Where to: local, kubernetes, aws; with --dry-run also lws, aibrix, sky, rlinf.")
 ]
 
 # Of any launch.
@@ -42,6 +42,15 @@ DryRun = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for a dry run; new or empty.")]
 Crds = Annotated[Path | None, typer.Option(help="Folder of custom resource definitions to check against.")]
+
+# Of jobs.
+Command = Annotated[
+    str | None,
+    typer.Option(help="Of a job: what runs instead of hgpu tune, or starts a loop."),
+]
+Claim = Annotated[
+    str | None, typer.Option(help="Of a job: Kubernetes' volume claim for data and results; hgpu-data.")
+]
 
 # Of one target's launches.
 ForceConflicts = Annotated[

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import date
 
 from hgpu.catalog.offers import price_date
+from hgpu.core.operating_point import names_of
 from hgpu.core.provenance import Provenance
 from hgpu.latency.confidence import safety_factor
 from hgpu.latency.select import Selection
@@ -44,13 +45,14 @@ def say_memory(service: Service, said: set[str]) -> None:
 
 def say_sources(selection: Selection, confidence: float, said: set[str]) -> None:
     """Tell once, on stderr, which latency model stands behind each operating point."""
+    names = names_of(selection.chosen)
     for point, artifact in selection.chosen.items():
         latency = artifact.payload.latency
         measured = latency.provenance is Provenance.FITTED
         what = f"error {latency.median_error:.1%}" if measured else "no measurement"
         factor = safety_factor(latency, confidence)
         line = (
-            f"{point.name}: {latency.provenance} latency model {artifact.short} ({what}; "
+            f"{names[point]}: {latency.provenance} latency model {artifact.short} ({what}; "
             f"steps taken {factor - 1:.0%} slower, confidence {confidence:g})"
         )
         once(said)(line)

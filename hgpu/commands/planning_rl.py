@@ -10,6 +10,7 @@ from hgpu.artifacts.manifest import Environment, InputRef
 from hgpu.artifacts.payloads.placement import PlacementPayload
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.offers import price_date
+from hgpu.commands.given import given_options
 from hgpu.core.errors import InputError
 from hgpu.report.output import print_json
 from hgpu.report.placement import placement_json, print_placement
@@ -34,13 +35,7 @@ def is_loop(paths: Sequence[Path]) -> bool:
 
 def print_loops(context: typer.Context, paths: Sequence[Path], root: Path, json: bool) -> None:
     """Place the loop of a spec file, keep the answer and print it; refuse options that it would pass over."""
-    given = [
-        f"--{parameter.name.replace('_', '-')}"
-        for parameter in context.command.params
-        if parameter.name
-        and parameter.name not in TAKEN
-        and str(context.get_parameter_source(parameter.name)).endswith("COMMANDLINE")
-    ]
+    given = [word for name, word in given_options(context).items() if name not in TAKEN]
     if given:
         raise InputError(
             f"{', '.join(given)}: of plans of services", "a loop is placed exactly, at once", "drop it"

@@ -129,7 +129,8 @@ def step_loads(
 
 def _spread(ahead: Ids) -> Floats:
     """Return the means of SPREAD equal parts of what layers load ahead, in rising order."""
-    return np.array([part.mean() for part in np.array_split(np.sort(ahead, axis=None), SPREAD) if len(part)])
+    spread: Floats = np.sort(ahead, axis=None).repeat(SPREAD).reshape(SPREAD, -1).mean(axis=1)
+    return spread
 
 
 def sizes_up_to(max_num_seqs: int, budget: int) -> tuple[int, ...]:

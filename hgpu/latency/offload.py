@@ -5,8 +5,8 @@
 
 with b_e the bytes of an expert, n the experts copied (from replaying the cache's own policy: of a layer where
 they are ahead, of a whole step for the rest), and t_here a copy within the device into the wide buffer: one
-read and one write. What is loaded ahead of a layer hides behind what the layer before it computes; a token
-table that ran further ahead would hide a little more. For the rest the step waits. Prefetching raises the
+read and one write. What is loaded ahead of a layer hides behind what the layer before it computes, and
+nothing hides behind what a step costs outside its layers. For the rest the step waits. Prefetching raises the
 hits *and* the bytes moved: it pays only where copies hide.
 """
 
@@ -55,19 +55,26 @@ def copies_of(
     model: ModelSpec, gpu: GpuType, point: OperatingPoint, routing: Routing, link: HostLink | None = None
 ) -> ExpertCopies:
     """Return what copying experts adds to the steps of an operating point in mode `offload`."""
-    assert point.experts is not None
+    cache = point.experts
+    assert cache is not None
+    if routing.uniform and (cache.layer_slots or cache.prefetch is not Prefetch.NONE):
+        raise InputError(
+            f"the cache of {point.name} was made out for a routing that isn't given",
+            "its slots or its prefetch mean nothing where tokens go anywhere alike",
+            "name that routing",
+        )
     link = link or link_of(gpu, routing)
     loads = _loads(model, point, routing)
     scale = model.moe_layers / routing.trace.layers
-    bandwidth = efficiency_of(gpu, model.weight_dtype).bandwidth * gpu.memory_bandwidth_bytes_per_s
-    here_s = 2 * model.expert_bytes / point.tp / bandwidth
+    efficiency = efficiency_of(gpu, model.weight_dtype)
+    here_s = 2 * model.expert_bytes / point.tp / (efficiency.bandwidth * gpu.memory_bandwidth_bytes_per_s)
     copy_s = link.copy_s(model, gpu, point.tp)
-    ahead_s = model.moe_layers * loads.ahead.T * copy_s
+    ahead_s = efficiency.step_overhead_s + model.moe_layers * loads.ahead.T * copy_s  # none run meanwhile
     exposed_s = scale * (loads.exposed.sum(axis=1) * copy_s + loads.here.sum(axis=1) * here_s)
     return ExpertCopies(
         tuple(float(tokens) for tokens in loads.tokens),
         tuple(np.maximum.accumulate(exposed_s).tolist()),
-        tuple(tuple(np.maximum.accumulate(row_s).tolist()) for row_s in ahead_s if ahead_s.any()),
+        tuple(tuple(np.maximum.accumulate(row_s).tolist()) for row_s in ahead_s if loads.ahead.any()),
     )
 
 

@@ -78,7 +78,8 @@ def estimated(
     root: Path, model: ModelSpec, point: OperatingPoint, routing: Routing | None = None
 ) -> LatencyArtifact:
     """Estimate a point, keep the profile and the fit as artifacts, and return the fit."""
-    profile = save_once(root, profile_draft(model, point, estimate(model, resolve_gpu(point.gpu), point), {}))
+    result = estimate(model, resolve_gpu(point.gpu), point)
+    profile = save_once(root, profile_draft(model, point, result, {}, routing))
     return save_once(root, latency_draft(profile, routing))
 
 
@@ -90,9 +91,13 @@ def unfitted(root: Path) -> list[Artifact[ProfilePayload]]:
 
 
 def profile_draft(
-    model: ModelSpec, point: OperatingPoint, result: ProfileResult, options: dict[str, Any]
+    model: ModelSpec,
+    point: OperatingPoint,
+    result: ProfileResult,
+    options: dict[str, Any],
+    routing: Routing | None = None,
 ) -> Draft[ProfilePayload]:
-    """Return a profiler's result as an artifact to save."""
+    """Return a profiler's result as an artifact to save; in mode `offload` with the routing of its cache."""
     payload = ProfilePayload(
         model=model,
         point=point,
@@ -107,6 +112,7 @@ def profile_draft(
         "profile",
         f"{Path(model.name).name}-{point.name}",
         payload,
+        inputs=list(routing.inputs) if routing and point.experts else [],
         options=options,
         environment=Environment(
             gpu=point.gpu,
@@ -162,7 +168,7 @@ def latency_draft(profile: Artifact[ProfilePayload], routing: Routing | None = N
             largest_step_tokens=result.largest_step_tokens,
             largest_step_context_tokens=result.largest_step_context_tokens,
         ),
-        inputs=[profile.as_input("profile"), *(routing.inputs if copies and routing else ())],
+        inputs=[profile.as_input("profile"), *(routing.inputs if routing and copies else ())],
         environment=profile.manifest.environment,
         validity=profile.manifest.validity,
     )

@@ -3,9 +3,9 @@
 A layer computes attention and its router, then its experts are known; what isn't there is copied while the
 layer waits, and then its experts are computed. One engine copies, one expert at a time: those that a layer
 waits for first, those loaded ahead in the order in which they were guessed; what has begun is finished.
-Guesses are made as soon as they can be: by token when the step begins, by the next layer's gate when the
-router before it has spoken. A wide step copies the experts that have slots into the wide buffer too, within
-the device.
+Guesses are made as the engine makes them: for the next layer, when a router has spoken, by the tokens or by
+the next layer's gate; for the first layer by the tokens, when the step begins. A wide step copies the experts
+that have slots into the wide buffer too, within the device.
 
 The caches are the engine's own (`LayerCache`), so that what is copied is what an engine would copy.
 """
@@ -133,12 +133,11 @@ class _Run:
     def _step(self, start: int, end: int) -> None:
         layers = range(self.trace.layers)
         if self.prefetch is Prefetch.TOKEN:
-            for layer in layers:
-                self._guess(layer, start, end)
+            self._guess(0, start, end)
         self.now_s += self.speeds.overhead_s
         for layer in layers:
             self.now_s += BEFORE_ROUTER * self.speeds.layer_s
-            if self.prefetch is Prefetch.NEXT_GATE and layer + 1 < self.trace.layers:
+            if self.prefetch is not Prefetch.NONE and layer + 1 < self.trace.layers:
                 self._guess(layer + 1, start, end)
             ids = self.trace.ids[start:end, layer]
             for group in self.caches[layer].access(ids):

@@ -34,10 +34,17 @@ class OffloadSpec(Strict):
 def offload_points(
     spec: OffloadSpec, model: ModelSpec, gpus: Sequence[str], degrees: Sequence[int], engine: EngineOptions
 ) -> list[OperatingPoint]:
-    """Return the operating points in mode `offload` of GPU types at tensor parallel degrees.
+    """Return the operating points in mode `offload` of GPU types, on one GPU an engine.
 
-    Raises InputError for a model without experts, and for a cache that can't hold those of one token.
+    Raises InputError for a model without experts, for a cache that can't hold those of one token, and where
+    `degrees` doesn't have 1: the cache fills the slots of one device.
     """
+    if 1 not in degrees:
+        raise InputError(
+            "mode 'offload' runs an engine on one GPU, and tensor_parallel doesn't have 1",
+            "the expert cache fills the slots of one device",
+            "add 1 to tensor_parallel, or leave 'offload' out of modes",
+        )
     if not model.is_moe:
         raise InputError(
             f"mode 'offload' keeps experts in host memory, and {model.name} has none",
@@ -53,7 +60,7 @@ def offload_points(
     limits = sorted({min(seqs, engine.max_num_batched_tokens) for seqs in spec.max_num_seqs})
     return [
         OperatingPoint(
-            gpu, tp, Mode.OFFLOAD, model.weight_dtype, replace(engine, max_num_seqs=seqs), experts=cache
+            gpu, 1, Mode.OFFLOAD, model.weight_dtype, replace(engine, max_num_seqs=seqs), experts=cache
         )
-        for gpu, tp, cache, seqs in product(gpus, degrees, caches, limits)
+        for gpu, cache, seqs in product(gpus, caches, limits)
     ]

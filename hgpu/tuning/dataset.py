@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +103,9 @@ def numbers_of_step(step: int, batch: int, count: int, seed: int) -> list[int]:
     It depends on nothing else, so that a run that goes on takes what an undisturbed one would have taken.
     """
     numbers = range(step * batch, (step + 1) * batch)
-    orders = {
-        epoch: np.random.default_rng((seed, epoch)).permutation(count)
-        for epoch in {number // count for number in numbers}
-    }
-    return [int(orders[number // count][number % count]) for number in numbers]
+    return [int(_order(number // count, count, seed)[number % count]) for number in numbers]
+
+
+@lru_cache(maxsize=2)  # a step may end one epoch and begin the next
+def _order(epoch: int, count: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(count)

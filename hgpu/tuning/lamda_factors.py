@@ -129,7 +129,7 @@ def _replace(optimizer: torch.optim.Optimizer, before: nn.Parameter, after: nn.P
 
 
 def _join(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    state[prefix + "b"] = _columns(module.b if module.b.requires_grad else module.b.detach(), module.frozen)
+    state[prefix + "b"] = _columns(state[prefix + "b"], module.frozen)
 
 
 def _split(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -57,16 +57,25 @@ def load_sequences(job: TuneJob) -> Sequences:
 
 
 def load_model(job: TuneJob, device: str) -> Any:
-    """Return the model on the device, in fp32 where training is mixed, else in the job's format."""
+    """Return the model on the device, in fp32 where training is mixed, else in the job's format.
+
+    Raises InputError where it can't be loaded, or some of its weights are missing.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # hgpu shows its own
     narrow = job.dtype is DType.BF16 and not mixed(job)
-    model = _loaded(
-        AutoModelForCausalLM, "model", job.model, dtype=torch.bfloat16 if narrow else torch.float32
-    ).to(device)
+    options = {"dtype": torch.bfloat16 if narrow else torch.float32, "output_loading_info": True}
+    model, told = _loaded(AutoModelForCausalLM, "model", job.model, **options)
+    if missing := sorted(told["missing_keys"]):
+        raise InputError(
+            f"{job.model} lacks weights",
+            f"it has no {', '.join(missing[:3])}{' and others' if missing[3:] else ''}",
+            "give a model whose weights are all there",
+        )
+    model.to(device)
     if job.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
@@ -78,9 +87,11 @@ def mixed(job: TuneJob) -> bool:
 
 
 def _loaded(kind: Any, noun: str, name: str, **options: Any) -> Any:
+    from safetensors import SafetensorError
+
     try:
         return kind.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:  # what transformers raises where files are missing or unknown
+    except (OSError, ValueError, SafetensorError) as error:  # files that are missing, unknown or damaged
         raise InputError(
             f"can't load the {noun} of {name}",
             str(error).strip().partition("\n")[0][:300],

@@ -44,7 +44,14 @@ def train(
     known = forget_peak(device)
     model.train()
     while course.step < job.steps:
-        _step(model, job, sequences, optimizer, course)
+        try:
+            _step(model, job, sequences, optimizer, course)
+        except torch.OutOfMemoryError as error:
+            raise HgpuError(
+                "the device's memory is full",
+                str(error).partition(".")[0],
+                "lower micro_batch or context, or set checkpointing: true; then run it again",
+            ) from error
         if known:
             course.peak_bytes = max(peak_bytes(device) or 0, course.peak_bytes or 0) or None
         progress(course.step, job.steps, f"loss {course.losses[-1]:.3f}")
@@ -62,14 +69,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = job.learning_rate * rate_at(course.step, job.steps, job.warmup_steps)
     rows = numbers_of_step(course.step, job.batch, len(sequences.train), job.seed)
-    try:
-        loss = _gradients(model, job, sequences.train[rows])
-    except torch.OutOfMemoryError as error:
-        raise HgpuError(
-            "the device's memory is full",
-            str(error).partition(".")[0],
-            "lower micro_batch or context, or set checkpointing: true; then run it again",
-        ) from error
+    loss = _gradients(model, job, sequences.train[rows])
     if not isfinite(loss):
         raise HgpuError(
             f"the loss of step {course.step} is {loss}", "training has diverged", "lower learning_rate"

@@ -1,5 +1,6 @@
 """What a fine-tune leaves: a folder that PEFT (or transformers, of a full fine-tune) loads."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ from hgpu.artifacts.digest import digest_of, file_digest
 from hgpu.artifacts.durable import sync_file, sync_folder
 from hgpu.artifacts.manifest import FileRef
 from hgpu.core.errors import HgpuError
+
+CONFIG = "adapter_config.json"
 
 
 def save_weights(model: Any, name: str, parent: Path) -> tuple[Path, list[FileRef]]:
@@ -49,5 +52,8 @@ def _write(model: Any, folder: Path) -> None:
     if isinstance(model, PeftModel):
         model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config["target_modules"] = sorted(config["target_modules"])  # a set: in another order each time
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     else:
         model.save_pretrained(folder)

@@ -1,6 +1,7 @@
 """`hgpu tune` on a real small model: what it writes, that it goes on after a kill, and what it refuses."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,6 +189,8 @@ def test_lamda_plus_plus_spreads_its_ranks(job: TuneJob, tmp_path: Path) -> None
 
 
 def test_what_does_not_fit_the_model_is_refused(job: TuneJob, tmp_path: Path, folder: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
     with pytest.raises(UnknownName, match="unknown target module 'query'") as raised:
         run(replace(job, targets=("query",)), tmp_path)
     assert "q_proj" in raised.value.why
@@ -197,6 +200,15 @@ def test_what_does_not_fit_the_model_is_refused(job: TuneJob, tmp_path: Path, fo
         run(replace(job, context=5000), tmp_path)
     with pytest.raises(InputError, match="can't load the config of"):
         run(replace(job, model=str(folder / "nowhere")), tmp_path)
+    broken = shutil.copytree(folder / "model", tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    save_file({name: it for name, it in load_file(weights).items() if "norm" not in name}, weights)
+    with pytest.raises(InputError, match="lacks weights") as raised:
+        run(replace(job, model=str(broken)), tmp_path)
+    assert "layernorm" in raised.value.why
+    weights.write_bytes(b"torn")
+    with pytest.raises(InputError, match="can't load the model of"):
+        run(replace(job, model=str(broken)), tmp_path)
     with pytest.raises(HgpuError, match="the loss of step"):
         run(replace(job, method=Method.FULL, learning_rate=1e30), tmp_path)
 

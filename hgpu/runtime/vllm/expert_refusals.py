@@ -48,8 +48,7 @@ def require_hints(hints: ExpertHints | None, layer: int, experts: int, per_token
     if hints is None:
         return
     layers, known = hints.ranking.shape
-    tabled = hints.table is None or hints.table.shape[2] <= experts
-    if known != experts or layer >= layers or not tabled:
+    if known != experts or layer >= layers:
         raise InputError(
             f"the hints are of {layers} layers of {known} experts",
             f"layer {layer} of this model has {experts}, of which a token takes {per_token}",
@@ -64,16 +63,16 @@ def _refusals(config: Any) -> list[tuple[bool, str, str, str]]:
     return [
         (not model.is_moe, "a model without experts", "there is nothing to cache", leave_out),
         (
-            parallel.enable_expert_parallel,
-            "expert parallelism",
-            "that spreads the experts over devices by a map of its own",
-            "leave out --enable-expert-parallel",
-        ),
-        (
             parallel.enable_eplb,
             "EPLB",
             "that moves experts between devices while they are served",
             "leave out --enable-eplb",
+        ),
+        (
+            parallel.enable_expert_parallel,
+            "expert parallelism",
+            "that spreads the experts over devices by a map of its own",
+            "leave out --enable-expert-parallel",
         ),
         (parallel.world_size > 1, "tensor or pipeline parallelism", one, "give one device"),
         (parallel.data_parallel_size > 1, "data parallelism", one, "run an engine for each replica"),
