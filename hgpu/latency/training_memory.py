@@ -2,8 +2,9 @@
 
 A step's peak is at one of four moments: when the loss's gradient is made (everything saved, and the logits),
 in the backward pass of the last layer, in that of the first (all gradients there), or in the optimizer step.
-A full fine-tune in mixed precision follows the 18P convention on GPUs, and an offloaded one 20P on the host
-(`hgpu/latency/training_states.py`); adapters are in fp32, as PEFT makes them.
+A full fine-tune in mixed precision is counted as torch's autocast on one GPU, by the 18P convention on
+several, and by 20P on the host where it is offloaded (`hgpu/latency/training_states.py`); adapters are in
+fp32, as PEFT makes them.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from hgpu.core.training import (
 from hgpu.core.training_tensors import TensorName, TrainingShape, TrainingTensor, offloaded_tensors
 from hgpu.latency.training_activations import inner_bytes
 from hgpu.latency.training_counts import frozen_count, lamda_count, lora_count
-from hgpu.latency.training_states import Convention, StateBytes, state_bytes
+from hgpu.latency.training_states import AUTOCAST_COPY_BYTES, Convention, StateBytes, state_bytes
 
 ITEMS = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
 HOST_ITEMS = {
@@ -81,7 +82,9 @@ class Training:
         """Return whose count of bytes holds for the parameters of a full fine-tune."""
         if variant.offload is not Offload.NONE:
             return Convention.PAPER
-        return Convention.DEEPSPEED if self.element_bytes == 2 and self.mixed else Convention.PLAIN
+        if self.element_bytes == 4 or not self.mixed:
+            return Convention.PLAIN
+        return Convention.AUTOCAST if variant.gpus == 1 else Convention.DEEPSPEED
 
     def convention_text(self, variant: Variant) -> str:
         """Return how the states of a variant are counted, in words."""
@@ -90,7 +93,9 @@ class Training:
             return f"{frozen}, {ADAPTER_STATES.total:g} a trained one (adapters in fp32, as PEFT makes them)"
         convention = self.convention(variant)
         where = " on the host" if variant.offload is not Offload.NONE else ""
-        return f"{convention}{where}: {state_bytes(convention, self.element_bytes).total:g} bytes a parameter"
+        copy = " and 2 of copies in passes" if convention is Convention.AUTOCAST else ""
+        total = state_bytes(convention, self.element_bytes).total
+        return f"{convention}{where}: {total:g} bytes a parameter{copy}"
 
     def states(self, variant: Variant) -> StateBytes:
         """Return the bytes of a trained parameter on a GPU."""
@@ -144,6 +149,7 @@ def moments(
         logits = terms.logit * variant.micro_batch * training.context * training.model.vocab_size / variant.tp
         kept = _kept(training, variant, terms, activations)
         device = _items(states, gradients, kept, logits, fixed_bytes)
+        device["weights"] += _copies(training, variant)
         found.append(Moment(name, device, host))
     step = _items(states, 1.0, 0.0, 0.0, fixed_bytes + _temporaries(training, variant))
     found.append(Moment("optimizer step", step, host))
@@ -182,6 +188,13 @@ def _device_states(training: Training, variant: Variant, frozen: bool = False) -
     weights = (base + each.weights * trained) / parts + (gathered if parts > variant.tp else 0.0)
     copies = 2.0 if variant.dp > 1 and variant.sharding is Sharding.NONE else 1.0  # DDP's buckets
     return StateBytes(weights, copies * each.gradients * trained / parts, each.optimizer * trained / parts)
+
+
+def _copies(training: Training, variant: Variant) -> float:
+    """Return the copies that autocast makes of weights for the time of a pass."""
+    if variant.method is not Method.FULL or training.convention(variant) is not Convention.AUTOCAST:
+        return 0.0
+    return AUTOCAST_COPY_BYTES * training.model.dense_params
 
 
 def _frozen_extras(training: Training, variant: Variant, frozen_columns: int) -> float:

@@ -76,10 +76,12 @@ def test_a_longer_context_or_more_sequences_never_take_less(variant: Variant, co
     assert peak_bytes(training(context), replace(variant, micro_batch=2 * variant.micro_batch)) >= least
 
 
-@given(VARIANTS, st.integers(2048, 60_000))
-def test_checkpointing_never_takes_more_where_activations_count(variant: Variant, context: int) -> None:
+@given(VARIANTS, st.integers(1, 60_000))
+def test_checkpointing_takes_less_when_all_layers_are_saved(variant: Variant, context: int) -> None:
+    asked = training(context)
     kept, recomputed = (replace(variant, checkpointing=flag) for flag in (False, True))
-    assert peak_bytes(training(context), recomputed) <= peak_bytes(training(context), kept)
+    (first, *_), (other, *_) = (moments(asked, v, activations(asked, v)) for v in (kept, recomputed))
+    assert other.device_bytes < first.device_bytes
 
 
 @pytest.mark.parametrize("copies", [2, 8])
