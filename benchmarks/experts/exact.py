@@ -113,7 +113,7 @@ def compared(
 
 
 HEADS = (
-    "cache | compared | tokens | logprobs | counters | resident | wide | hits | misses | ahead | recall | MB copied"
+    "cache | compared | tokens | logprobs | counters | resident | wide | hits | misses | ahead | recall | MB"
 )
 RULE = "|---|---:|---|---|---|---:|---:|---:|---:|---:|---:|---:|"
 
