@@ -1,6 +1,6 @@
 """Peak memory of real fine-tunes on the CPU, predicted and measured.
 
-    python benchmarks/finetune/run.py [--contexts 128 512] [--batches 1 4] [--threads 1]
+    python benchmarks/finetune/run.py [--contexts 128 512] [--batches 1 4] [--threads 1] [--ways 0 1]
 
 Needs torch, transformers and peft (`pip install 'hgpu[tune]'`).
 """
@@ -14,13 +14,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from worker import job_of
+
 from hgpu.catalog.linears import linears_of, targeted
 from hgpu.catalog.model_config import parse_config
 from hgpu.core.gpu import DType
 from hgpu.core.training import Method, Offload, Sharding, Variant
 from hgpu.latency.training_memory import Training, moments, peak
 from hgpu.profilers.activations import Asked, measure_activations
-from worker import job_of
 
 CONFIG = {
     "model_type": "qwen2",
@@ -100,24 +101,32 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--ways", type=int, nargs="+", default=range(len(ways())), help="by number, from 0")
     args = parser.parse_args()
     print(
         "| method | format | checkpointed | batch × context | predicted, MiB | at | allocated, MiB | error"
         " | resident, MiB | error |"
     )
     print("|---|---|---|---:|---:|---|---:|---:|---:|---:|")
-    for way in ways():
+    for way in [ways()[number] for number in args.ways]:
         activations = activations_of(way)
         for batch, context in product(args.batches, args.contexts):
             said, at = predicted_bytes(way, activations, batch, context)
             given = measured_bytes(way, batch, context, args.threads, "allocator")
             resident = measured_bytes(way, batch, context, args.threads, "resident")
-            print(
-                f"| {way['method']} | {way['dtype']} {way['precision'] if way['precision'] == 'mixed' else ''} "
-                f"| {'yes' if way['checkpointing'] else 'no'} | {batch} × {context} | {said / MIB:.0f} | {at} "
-                f"| {given / MIB:.0f} | {said / given - 1:+.1%} | {resident / MIB:.0f} | {said / resident - 1:+.1%} |",
-                flush=True,
-            )
+            cells = [
+                way["method"],
+                f"{way['dtype']} {way['precision'] if way['precision'] == 'mixed' else ''}".strip(),
+                "yes" if way["checkpointing"] else "no",
+                f"{batch} × {context}",
+                f"{said / MIB:.0f}",
+                at,
+                f"{given / MIB:.0f}",
+                f"{said / given - 1:+.1%}",
+                f"{resident / MIB:.0f}",
+                f"{said / resident - 1:+.1%}",
+            ]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One real fine-tune in a process of its own: a few steps of `hgpu tune`'s loop, and the most memory they held."""
+"""A real fine-tune in a process of its own: some steps of `hgpu tune`'s loop, and the most they held."""
 
 import json
 import sys

@@ -2,8 +2,9 @@
 
 A step's peak is at one of four moments: when the loss's gradient is made (everything saved, and the logits),
 in the backward pass of the last layer, in that of the first (all gradients there), or in the optimizer step.
-In a plan for 16 bits, a full fine-tune in mixed precision follows the 18P convention on GPUs and 20P on hosts
-(`hgpu/latency/training_states.py`); adapters over a model in 16 bits are in fp32, as PEFT makes them.
+A full fine-tune in mixed precision is counted as torch's autocast on one GPU, by the 18P convention on
+several, and by 20P on the host where it is offloaded (`hgpu/latency/training_states.py`); adapters are in
+fp32, as PEFT makes them.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from hgpu.core.training import (
 from hgpu.core.training_tensors import TensorName, TrainingShape, TrainingTensor, offloaded_tensors
 from hgpu.latency.training_activations import inner_bytes
 from hgpu.latency.training_counts import frozen_count, lamda_count, lora_count
-from hgpu.latency.training_states import Convention, StateBytes, state_bytes
+from hgpu.latency.training_states import AUTOCAST_COPY_BYTES, Convention, StateBytes, state_bytes
 
 ITEMS = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
 HOST_ITEMS = {
@@ -78,10 +79,21 @@ class Training:
         return TrainableCount(total, float(total), total)
 
     def convention(self, variant: Variant) -> Convention:
-        """Return whose count of bytes holds for a variant's trained parameters."""
-        if variant.method is not Method.FULL or (self.element_bytes == 2 and self.mixed):
-            return Convention.PAPER if variant.offload is not Offload.NONE else Convention.DEEPSPEED
-        return Convention.PLAIN
+        """Return whose count of bytes holds for the parameters of a full fine-tune."""
+        if variant.offload is not Offload.NONE:
+            return Convention.PAPER
+        if self.element_bytes == 4 or not self.mixed:
+            return Convention.PLAIN
+        return Convention.AUTOCAST if variant.gpus == 1 else Convention.DEEPSPEED
+
+    def convention_text(self, variant: Variant) -> str:
+        """Return how the states of a variant are counted, in words."""
+        if variant.method is not Method.FULL:
+            frozen = f"{self.element_bytes:g} bytes a frozen parameter"
+            return f"{frozen}, {ADAPTER_STATES.total:g} a trained one (adapters in fp32, as PEFT makes them)"
+        convention = self.convention(variant)
+        where = " on the host" if variant.offload is not Offload.NONE else ""
+        return f"{convention}{where}: {state_bytes(convention, self.element_bytes).total:g} bytes a parameter"
 
     def states(self, variant: Variant) -> StateBytes:
         """Return the bytes of a trained parameter on a GPU."""
@@ -137,6 +149,8 @@ def moments(
         device = _items(states, gradients, kept, logits, fixed_bytes)
         found.append(Moment(name, device, host))
     step = _items(states, 1.0, 0.0, 0.0, fixed_bytes + _temporaries(training, variant))
+    if variant.method is Method.FULL and training.convention(variant) is Convention.AUTOCAST:
+        step["weights"] -= AUTOCAST_COPY_BYTES * training.model.total_params
     found.append(Moment("optimizer step", step, host))
     if variant.method is Method.LAMDA:
         late = _device_states(training, variant, frozen=True)

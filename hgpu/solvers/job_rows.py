@@ -43,7 +43,7 @@ def job_payload(
         deadline_h=spec.deadline_h,
         budget_usd=spec.budget_usd,
         choice=choice_of(way),
-        convention=f"{training.convention(way.variant)} (see docs/finetune.md)",
+        convention=training.convention_text(way.variant),
         trainable=training.count(way.variant),
         memory=[MomentRow(moment=m.name, device=dict(m.device), host=dict(m.host)) for m in way.moments],
         device_capacity_bytes=resolve_gpu(way.offer.gpu).memory_bytes,

@@ -92,6 +92,12 @@ def finetune_of(spec: FinetuneSpec) -> Finetune:
             "the spec gives no dtype",
             f"set dtype to {', '.join(TRAINED_DTYPES)}",
         )
+    if model.is_moe:
+        raise InputError(
+            f"{spec.model} routes tokens to experts",
+            "what their activations take depends on the routing, and isn't modelled",
+            "plan for a dense model",
+        )
     if spec.context > model.max_context_tokens:
         raise InputError(
             f"context {spec.context} is more than {spec.model} can do",
@@ -101,6 +107,7 @@ def finetune_of(spec: FinetuneSpec) -> Finetune:
     linears = linears_of(config, spec.model)
     adapted = set(spec.method) != {Method.FULL}
     targets = targeted(linears, spec.targets) if adapted else ()
+    _require_ranks(spec, targets)
     offers = load_offers(spec.offers.book)
     gpus = [resolve_gpu(name).name for name in spec.gpus]
     chosen = select_offers(
@@ -117,3 +124,15 @@ def finetune_of(spec: FinetuneSpec) -> Finetune:
             "widen offers or gpus, or give a price book of your own",
         )
     return Finetune(spec, model, linears, targets, model.weight_dtype, tuple(chosen))
+
+
+def _require_ranks(spec: FinetuneSpec, targets: tuple[Linear, ...]) -> None:
+    for target in targets:
+        most = min(target.in_features, target.out_features)
+        if max(spec.rank) > most:
+            raise InputError(
+                f"rank {max(spec.rank)} doesn't fit {target.name} "
+                f"of {target.out_features} × {target.in_features}",
+                "a rank is at most the smaller side",
+                f"choose ranks of at most {most}, or other targets",
+            )

@@ -7,7 +7,7 @@ until it is deleted. Each machine is told its number, how many there are, and th
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hgpu.catalog.gpus import product_labels
@@ -71,12 +71,12 @@ def kubernetes_job(job: BatchJob, options: RenderOptions) -> list[Document]:
 
 
 def lws_job(job: BatchJob, options: RenderOptions) -> list[Document]:
-    """Return a ConfigMap of the files and a LeaderWorkerSet of one group."""
-    environment = [
-        {"name": RANK, "value": "$(LWS_WORKER_INDEX)"},
-        {"name": NODES, "value": str(job.nodes)},
-        {"name": LEADER, "value": "$(LWS_LEADER_ADDRESS)"},
-    ]
+    """Return a ConfigMap of the files and a LeaderWorkerSet of one group.
+
+    Its controller would start anew what has ended: pods that have succeeded wait until they are deleted.
+    """
+    told = f'export {RANK}="$LWS_WORKER_INDEX" {NODES}={job.nodes} {LEADER}="$LWS_LEADER_ADDRESS"'
+    stays = ["sh", "-c", f'{told}; "$@" && exec sleep infinity', "sh", *job.command]
     body = {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
@@ -88,7 +88,7 @@ def lws_job(job: BatchJob, options: RenderOptions) -> list[Document]:
                 "restartPolicy": "RecreateGroupOnPodRestart",
                 "workerTemplate": {
                     "metadata": {"labels": _labels(options)},
-                    "spec": _pod(job, options, environment, stays=True),
+                    "spec": _pod(replace(job, command=stays), options, []),
                 },
             },
         },
@@ -176,16 +176,8 @@ def _metadata(options: RenderOptions) -> dict[str, Any]:
     }
 
 
-def _pod(
-    job: BatchJob, options: RenderOptions, environment: Sequence[Mapping[str, Any]], stays: bool = False
-) -> dict[str, Any]:
-    """Return the pod: no rights, a read-only file system but for `/data`, `/tmp` and shared memory.
-
-    One that `stays` waits after it has succeeded, as its controller would start it anew.
-    """
-    command = [literal(word) for word in job.command]
-    if stays:
-        command = ["sh", "-c", '"$$@" && exec sleep infinity', "sh", *command]
+def _pod(job: BatchJob, options: RenderOptions, environment: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the pod: no rights, a read-only file system but for `/data`, `/tmp` and shared memory."""
     devices = {RESOURCE: str(job.gpus)}
     instance = job.offer.rpartition("/")[2].partition(":")[0]
     reference = {"name": options.secret, "key": "HF_TOKEN", "optional": True}
@@ -214,7 +206,7 @@ def _pod(
             {
                 "name": "job",
                 "image": options.image,
-                "command": command,
+                "command": [literal(word) for word in job.command],
                 "env": [
                     *homes,
                     {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}},

@@ -1,7 +1,6 @@
 """A planned fine-tune as a job: `hgpu tune` of its spec, with the plan's choice in place of every list."""
 
 import re
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -93,7 +92,7 @@ def tune_job(plan: JobPayload, target: str, command: str | None, claim: str = CL
     folder = SKY_SPEC if on_sky else SPEC_FOLDER
     results = "hgpu-results" if on_sky else f"{DATA_FOLDER}/results"
     there = PurePosixPath(SKY_DATA if on_sky else DATA_FOLDER) / Path(data or "").name
-    words = shlex.split(command) if command else _tune_words(plan, folder, results)
+    words = ["sh", "-c", command] if command else _tune_words(plan, folder, results)
     per_node = min(choice.gpus_per_machine, choice.variant.gpus)
     spec = yaml.safe_dump(chosen_spec(plan, str(there)), sort_keys=False)
     return BatchJob(
@@ -119,7 +118,7 @@ def _tune_words(plan: JobPayload, folder: str, results: str) -> list[str]:
             "hgpu tune trains on one GPU, and keeps all on it",
             f"the plan is for {way}: {variant.name}",
             "plan with data_parallel: 1, tensor_parallel: 1 and offload: none, or give what trains so: "
-            "--command 'torchrun …'",
+            "--command 'torchrun --node-rank $HGPU_NODE_RANK …'",
         )
     if plan.spec.get("data") is None:
         raise InputError(
