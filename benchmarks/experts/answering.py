@@ -111,6 +111,8 @@ class Routing:
             return embed(layer, input_)
 
         def applied(method: Any, **given: Any) -> torch.Tensor:
+            if type(method) is not UnquantizedFusedMoEMethod:
+                raise TypeError(f"without a cache, {type(method)} stands in for vLLM's own")
             name, hidden = given["layer"].layer_name, given["x"]
             self._experts = given["layer"].global_num_experts
             self._ids.setdefault(name, []).append(given["topk_ids"].numpy().astype(np.int32))

@@ -37,6 +37,7 @@ LINKS_BYTES_PER_S = {FREE: float("inf"), "PCIe 5": 50e9, "PCIe 4": 25e9}
 FRACTION = 0.25
 POLICIES = (ExpertPolicy.ON_DEMAND, ExpertPolicy.LRU, ExpertPolicy.PINNED_LFU)
 PROMPT_TOKENS = 8
+SLEEP_OVER_S = 1e-4  # a sleep lasts longer than it is asked for
 
 
 class DrawnOut(PlainCopies):
@@ -51,8 +52,9 @@ class DrawnOut(PlainCopies):
         began_s, listed = time.perf_counter(), list(pairs)
         super().copy(listed)
         ends_s = began_s + self._expert_s * len(listed) / 2  # an expert is two tensors
-        while (left_s := ends_s - time.perf_counter()) > 0:
-            time.sleep(left_s / 2 if left_s > 2e-4 else 0)  # a sleep may last longer than asked
+        time.sleep(max(0.0, ends_s - time.perf_counter() - SLEEP_OVER_S))
+        while time.perf_counter() < ends_s:
+            pass
 
 
 def main() -> None:
