@@ -47,15 +47,7 @@ def answered(
     routing: "Routing | None" = None,
 ) -> Answers:
     """Answer all prompts greedily, in each batch limit after the other, by one engine with such a cache."""
-    llm = LLM(
-        model,
-        enforce_eager=True,
-        dtype="bfloat16",
-        max_model_len=1024,
-        max_num_seqs=SEQS,
-        enable_prefix_caching=False,
-        additional_config={KEY: rows} if rows is not None else {},
-    )
+    llm = engine(model, rows)
     config: VllmConfig = llm.llm_engine.vllm_config
     scheduler: Any = llm.llm_engine.engine_core.engine_core.scheduler
     answers = Answers()
@@ -82,6 +74,19 @@ def answered(
     gc.collect()
     cleanup_dist_env_and_memory()
     return answers
+
+
+def engine(model: str, rows: dict[str, Any] | None) -> LLM:
+    """Return an engine in this process with such a cache, or with none."""
+    return LLM(
+        model,
+        enforce_eager=True,
+        dtype="bfloat16",
+        max_model_len=1024,
+        max_num_seqs=SEQS,
+        enable_prefix_caching=False,
+        additional_config={KEY: rows} if rows is not None else {},
+    )
 
 
 class Routing:

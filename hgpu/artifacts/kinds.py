@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from hgpu.artifacts.manifest import Strict
+from hgpu.artifacts.payloads.activations import ActivationsPayload
 from hgpu.artifacts.payloads.bench import BenchPayload
 from hgpu.artifacts.payloads.comparison import ComparisonPayload
 from hgpu.artifacts.payloads.deployment import DeploymentPayload
+from hgpu.artifacts.payloads.job import JobPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
 from hgpu.artifacts.payloads.memory import MemoryPayload
@@ -42,6 +44,8 @@ KINDS = {
         Kind("comparison", 1, ComparisonPayload),
         Kind("memory", 1, MemoryPayload),
         Kind("tuning", 1, TuningPayload),
+        Kind("activations", 1, ActivationsPayload),
+        Kind("job", 1, JobPayload),
     )
 }
 

@@ -28,6 +28,8 @@ def deploy(
     secret: o.Secret = None,
     autoscale: o.Autoscale = False,
     crds: o.Crds = None,
+    command: o.Command = None,
+    claim: o.Claim = None,
     context: o.Context = None,
     kubeconfig: o.Kubeconfig = None,
     force_conflicts: o.ForceConflicts = False,
@@ -50,12 +52,13 @@ def deploy(
     """
     from hgpu.artifacts.resolve import resolve
     from hgpu.commands.deploying import Aws, Given, aws_deploy, aws_diff, launch, refuse_misplaced
+    from hgpu.commands.deploying_job import job_of, write_job
     from hgpu.commands.deploying_rl import placement_of, write_placement
     from hgpu.commands.rendering import write_dry_run
     from hgpu.deploy.driver import DeployOptions
     from hgpu.deploy.drivers import Place, driver_for
     from hgpu.deploy.ec2.options import Ec2Options
-    from hgpu.deploy.render.document import render_options
+    from hgpu.deploy.render.document import refuse_passed_over, render_options
     from hgpu.deploy.render.targets import rendered_target
     from hgpu.report.deployment import deployed_json, print_deployed
     from hgpu.report.ec2 import diff_json, launched_json, print_diff, print_launched
@@ -65,10 +68,17 @@ def deploy(
     folder = out or Path("manifests")
     loop = placement_of(results, plan)
     if loop is not None:
-        files, command = write_placement(call, loop, target, folder, crds)
+        files, by_hand = write_placement(call, loop, target, folder, crds, call.params)
         document = rendered_json(target, folder, files)
-        print_json(document) if json else print_rendered(target, folder, files, command)
+        print_json(document) if json else print_rendered(target, folder, files, by_hand)
         return
+    job = job_of(results, plan)
+    if job is not None:
+        files, by_hand = write_job(call, job, target, folder, crds, call.params)
+        document = rendered_json(target, folder, files)
+        print_json(document) if json else print_rendered(target, folder, files, by_hand)
+        return
+    refuse_passed_over([n for n, v in (("command", command), ("claim", claim)) if v], "of a job")
     rendering = {
         "name": name,
         "namespace": namespace,
@@ -104,9 +114,9 @@ def deploy(
         note(f"latest plan is {artifact.short} at {artifact.path}")
     if dry_run:
         files = write_dry_run(artifact, target, results, folder, given, launching, crds)
-        command = rendered_target(target).command(folder)
+        by_hand = rendered_target(target).command(folder)
         document = rendered_json(target, folder, files)
-        print_json(document) if json else print_rendered(target, folder, files, command)
+        print_json(document) if json else print_rendered(target, folder, files, by_hand)
         return
     if target == "aws":
         options = render_options(artifact.payload, artifact.short, given)

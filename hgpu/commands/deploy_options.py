@@ -43,6 +43,15 @@ DryRun = Annotated[
 Out = Annotated[Path | None, typer.Option(help="Folder for a dry run; new or empty.")]
 Crds = Annotated[Path | None, typer.Option(help="Folder of custom resource definitions to check against.")]
 
+# Of jobs.
+Command = Annotated[
+    str | None,
+    typer.Option(help="Of a job: what runs instead of hgpu tune, or starts a loop."),
+]
+Claim = Annotated[
+    str | None, typer.Option(help="Of a job: Kubernetes' volume claim for data and results; hgpu-data.")
+]
+
 # Of one target's launches.
 ForceConflicts = Annotated[
     bool, typer.Option("--force-conflicts", help="Take over fields that others manage in the cluster.")

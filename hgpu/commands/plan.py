@@ -52,6 +52,14 @@ def plan(
         typer.Option(min=0.0, help="USD/h that each start or stop of an engine counts for."),
     ] = 0.0,
     png: Annotated[Path | None, typer.Option(help="Draw the sweep into this file.")] = None,
+    activations: Annotated[
+        list[str] | None,
+        typer.Option(help="Of fine-tunes: measured activations, by default the newest. May be repeated."),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Of fine-tunes: a plan of services whose machines count against the limits, too."),
+    ] = None,
     gap: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Accept answers proven to be this close to the optimum.")
     ] = 1e-4,
@@ -59,16 +67,20 @@ def plan(
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Find the cheapest machines that serve a workload within its objectives.
+    """Find the cheapest machines that serve a workload within its objectives, or train by a deadline.
 
-    Operating points that weren't profiled are estimated, and say so. A spec of kind rl is placed: which
-    component on which GPUs. Exit code 3 where there is no plan, or --prove finds none that holds.
+    Operating points that weren't profiled are estimated, and say so. Of a spec of kind finetune, methods,
+    GPUs and ways to keep memory compete for the least money. A spec of kind rl is placed: which component on
+    which GPUs. Exit code 3 where there is no plan, or --prove finds none that holds.
 
     Example: hgpu plan spec.yaml --sweep rate=1,4,16,64 --sweep slo.tpot_ms=40,120
     """
+    from hgpu.commands.job_planning import JobsAsked, are_finetunes, plan_finetunes
+    from hgpu.commands.misplaced import refuse_other_options
     from hgpu.commands.planning import Asked, melange_plan, spec_plans
     from hgpu.commands.planning_rl import is_loop, print_loops
     from hgpu.core.errors import InputError
+    from hgpu.report.job import jobs_json, print_jobs
     from hgpu.report.output import print_json
     from hgpu.report.plan import plans_json, print_plans
     from hgpu.report.sweep import cell_json, draw_sweep, print_sweep
@@ -80,6 +92,14 @@ def plan(
     if spec and is_loop(spec):
         print_loops(context, spec, results, json)
         return
+    if spec and are_finetunes(spec):
+        taken = ("spec", "activations", "estimate", "beside", "time_limit", "results", "json")
+        refuse_other_options(context, taken, "plans of fine-tunes")
+        jobs = plan_finetunes(JobsAsked(spec, results, activations or [], estimate, beside or [], time_limit))
+        print_json(jobs_json(jobs)) if json else print_jobs(jobs)
+        return
+    if activations or beside:
+        raise InputError("--activations and --beside are of fine-tunes", "this is another plan", "drop them")
     if melange is not None:
         artifact = melange_plan(melange, results)
         print_json(plans_json([artifact])) if json else print_plans([artifact])

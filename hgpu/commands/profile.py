@@ -13,6 +13,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def profile(
+    context: typer.Context,
     spec: Spec,
     gpu: Annotated[
         list[str] | None, typer.Option(help="Only these GPU types of the spec. May be repeated.")
@@ -69,6 +70,7 @@ def profile(
 ) -> None:
     """Time single engine steps of real vLLM over a designed set of batches.
 
+    Of a spec of kind finetune, measures the activations of each way to train on the CPU, on small copies.
     A broken run resumes where it stopped. GPU types that aren't attached are estimated, and say so. With --on
     it rents a machine of each type, after your yes to its cost, measures there, and takes it away.
     `hgpu profile memory` measures this machine's memory instead, and needs no spec.
@@ -78,6 +80,7 @@ def profile(
     Example: hgpu profile spec.yaml --gpu L4 --load-format dummy
     """
     from hgpu.commands.cloud_request import CloudRequest, refuse_without_on
+    from hgpu.commands.job_planning import are_finetunes
     from hgpu.commands.profile_request import Request, RoutingRequest
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
@@ -89,7 +92,15 @@ def profile(
         route = RoutingRequest(results, prompts, tuple(batch or ()), tokens, temperature, load_format)
         record_routes(spec, gpu, route, json)
         return
+    if are_finetunes([spec]):
+        from hgpu.commands.activation_profiling import profile_activations
+        from hgpu.commands.misplaced import refuse_other_options
+        from hgpu.report.job import activations_json, print_activations
 
+        refuse_other_options(context, ("spec", "results", "json"), "fine-tunes")
+        found = profile_activations(spec, results)
+        print_json(activations_json(found)) if json else print_activations(found)
+        return
     request = Request(
         results, profiler, repeats, budget, load_format, url, kv_tokens, ray, ray_timeout, point_limit
     )

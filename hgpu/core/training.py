@@ -2,8 +2,71 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from hgpu.core.provenance import Provenance
+
+
+class Method(StrEnum):
+    """What of the model is trained."""
+
+    FULL = "full"
+    LORA = "lora"
+    LAMDA = "lamda"
+
+
+class Offload(StrEnum):
+    """Where weights, gradients and optimizer states live.
+
+    `zero3`: in the host's DRAM, gathered layer by layer (DeepSpeed ZeRO-3 with CPU offload). `tiered`: over
+    DRAM and CXL memory by the latency of each tensor's use.
+    """
+
+    NONE = "none"
+    ZERO3 = "zero3"
+    TIERED = "tiered"
+
+
+class Sharding(StrEnum):
+    """Whether data-parallel copies keep everything each (`none`), or a part of it each (`zero3`)."""
+
+    NONE = "none"
+    ZERO3 = "zero3"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run a fine-tune on some GPUs.
+
+    `micro_batch` sequences go through each of the `dp` copies at once, each copy on `tp` GPUs. `rank` is 0
+    where there are no adapters.
+    """
+
+    method: Method
+    rank: int
+    offload: Offload
+    checkpointing: bool
+    sharding: Sharding
+    micro_batch: int
+    tp: int
+    dp: int
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all copies."""
+        return self.tp * self.dp
+
+    @property
+    def name(self) -> str:
+        """What tells it from others, in words."""
+        parts = [str(self.method) + (f" r{self.rank}" if self.rank else "")]
+        if self.offload is not Offload.NONE:
+            parts.append(f"offload {self.offload}")
+        elif self.sharding is not Sharding.NONE:
+            parts.append(f"sharded {self.sharding}")
+        if self.checkpointing:
+            parts.append("checkpointed")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +97,13 @@ class TrainableCount:
 class Terms:
     """Bytes as a sum over what they grow with.
 
-    L·B·C·layer_token + L·B·C²·layer_pair + B·C·token + B·C·V·logit + C·position + constant for L layers,
-    B sequences of C tokens and a vocabulary of V.
+    L·B·C·layer_token + L·B·C²·layer_pair + L·layer + B·C·token + B·C·V·logit + C·position + constant for L
+    layers, B sequences of C tokens and a vocabulary of V.
     """
 
     layer_token: float = 0.0
     layer_pair: float = 0.0
+    layer: float = 0.0
     token: float = 0.0
     logit: float = 0.0
     position: float = 0.0
@@ -47,7 +111,7 @@ class Terms:
 
     def layer_bytes(self, layers: float, batch: float, context: float) -> float:
         """Return the part that grows with the layers."""
-        return layers * batch * context * (self.layer_token + context * self.layer_pair)
+        return layers * (batch * context * (self.layer_token + context * self.layer_pair) + self.layer)
 
     def logit_bytes(self, batch: float, context: float, vocab: float) -> float:
         """Return the part that grows with the vocabulary."""

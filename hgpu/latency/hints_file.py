@@ -7,7 +7,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hgpu.core.errors import InputError
-from hgpu.latency.expert_hints import ExpertHints
+from hgpu.latency.expert_hints import UNKNOWN, ExpertHints
+from hgpu.latency.routing import Ids
 
 
 def save_hints(hints: ExpertHints, path: Path) -> Path:
@@ -29,7 +30,12 @@ def load_hints(path: Path) -> ExpertHints:
         raise InputError(f"{path} can't be read as hints of an expert cache", str(error)) from error
     whole = ranking.ndim == 2 and uses.shape == ranking.shape
     permuted = whole and (np.sort(ranking, axis=1) == np.arange(ranking.shape[1])).all()
-    tabled = table is None or (table.ndim == 3 and whole and table.shape[1] == ranking.shape[0])
-    if not (permuted and tabled):
+    if not (permuted and (table is None or _tabled(table, ranking))):
         raise InputError(f"{path} doesn't hold hints of an expert cache", "its arrays don't fit each other")
     return ExpertHints(ranking.astype(np.int32), uses.astype(np.int64), table)
+
+
+def _tabled(table: Ids, ranking: Ids) -> bool:
+    layers, experts = ranking.shape
+    fits = table.ndim == 3 and table.shape[1] == layers and table.size > 0
+    return bool(fits and table.min() >= UNKNOWN and table.max() < experts)

@@ -2,14 +2,17 @@
 
 - `20P` (arXiv 2507.03305): bf16 weights 2, bf16 gradients 2, fp32 gradients 4, fp32 master weights,
   momentum and variance 12; with 2·N·B·C·H·L of checkpointed activations.
-- `18P` (DeepSpeed's estimators; a model in fp32 under autocast comes to the same): 16-bit weights 2, fp32
-  gradients 4, fp32 master weights, momentum and variance 12.
+- `18P` (DeepSpeed's estimators): 16-bit weights 2, fp32 gradients 4, fp32 master weights, momentum and
+  variance 12.
+- `autocast` (torch's, as `hgpu tune` uses it): fp32 weights 4 and, while passes run, a 16-bit copy 2; fp32
+  gradients 4, momentum and variance 8. 18 in the passes as well, 16 in the optimizer step.
 - `plain`: weights, gradients, momentum and variance, all in the model's own format (torch's AdamW).
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+AUTOCAST_COPY_BYTES = 2.0
 BUFFER_FACTOR = 1.5  # DeepSpeed's `additional_buffer_factor`, for pinned and staging buffers
 
 
@@ -18,6 +21,7 @@ class Convention(StrEnum):
 
     PAPER = "20P"
     DEEPSPEED = "18P"
+    AUTOCAST = "autocast"
     PLAIN = "plain"
 
 
@@ -41,6 +45,8 @@ def state_bytes(convention: Convention, element_bytes: float = 2.0) -> StateByte
         return StateBytes(2.0, 2.0 + 4.0, 12.0)
     if convention is Convention.DEEPSPEED:
         return StateBytes(2.0, 4.0, 12.0)
+    if convention is Convention.AUTOCAST:
+        return StateBytes(4.0 + AUTOCAST_COPY_BYTES, 4.0, 8.0)
     return StateBytes(element_bytes, element_bytes, 2 * element_bytes)
 
 

@@ -13,6 +13,7 @@ from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
+from hgpu.report.job import print_activations, print_job
 from hgpu.report.latency import print_fits
 from hgpu.report.memory import print_memory
 from hgpu.report.output import console, table
@@ -75,6 +76,8 @@ PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "routing": _print_routing,
     "comparison": print_comparison,
     "memory": print_memory,
+    "job": print_job,
+    "activations": print_activations,
     "tuning": print_tuning,
 }
 

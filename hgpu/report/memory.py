@@ -119,10 +119,10 @@ def _kind(node: MemoryNode) -> str:
 
 
 def _cpus(cpus: tuple[int, ...]) -> str:
-    if not cpus:
-        return "-"
+    if len(cpus) < 2:
+        return ", ".join(map(str, cpus)) or "-"
     whole = cpus == tuple(range(cpus[0], cpus[-1] + 1))
-    return f"{cpus[0]}-{cpus[-1]}" if whole and len(cpus) > 1 else f"{len(cpus)}: {cpus[0]}…{cpus[-1]}"
+    return f"{cpus[0]}-{cpus[-1]}" if whole else f"{len(cpus)}: {cpus[0]}…{cpus[-1]}"
 
 
 def _figure(value: float | None, unit: float) -> str:

@@ -62,7 +62,7 @@ def _limit(name: str, at_most: int, services: Sequence[Service], columns: Sequen
     offers = [offer for service in services for offer in service.offers]
     if region and region not in {offer.region for offer in offers}:
         raise UnknownName("region", region, {offer.region for offer in offers})
-    weight = _weight(what, offers)
+    weight = weight_of(what, offers)
     weights = {
         c: weight(column.offer)
         for c, column in enumerate(columns)
@@ -71,8 +71,8 @@ def _limit(name: str, at_most: int, services: Sequence[Service], columns: Sequen
     return Limit(f"{name}: {at_most}", weights, at_most)
 
 
-def _weight(what: str, offers: Sequence[Offer]) -> Weight:
-    """Return what a machine of an offer counts for."""
+def weight_of(what: str, offers: Sequence[Offer]) -> Weight:
+    """Return what a machine of an offer counts for; raises UnknownName for what no offer has."""
     if what in TOTALS:
         return TOTALS[what]
     names = {name for offer in offers for name in _names(offer)}

@@ -1,34 +1,16 @@
 """The spec file of `kind: finetune`: a training job with a deadline, and what may be rented for it."""
 
 import math
-from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from hgpu.artifacts.manifest import Strict
 from hgpu.core.gpu import DType
+from hgpu.core.training import Method as Method
+from hgpu.core.training import Offload as Offload
+from hgpu.core.training import Sharding
 from hgpu.specs.serve import Count, Degree, OffersSpec, Positive
-
-
-class Method(StrEnum):
-    """What of the model is trained."""
-
-    FULL = "full"
-    LORA = "lora"
-    LAMDA = "lamda"
-
-
-class Offload(StrEnum):
-    """Where weights, gradients and optimizer states live.
-
-    `zero3`: in the host's DRAM, gathered layer by layer (DeepSpeed ZeRO-3 with CPU offload). `tiered`: over
-    DRAM and CXL memory by the latency of each tensor's use.
-    """
-
-    NONE = "none"
-    ZERO3 = "zero3"
-    TIERED = "tiered"
 
 
 def _listed(value: Any) -> Any:
@@ -47,8 +29,9 @@ TRAINED_DTYPES = (DType.BF16, DType.FP16, DType.FP32)
 class HostSpec(Strict):
     """Memory of a machine beside its GPUs, where it isn't measured (`hgpu profile memory`).
 
-    `bandwidth_gb_s` (10⁹ bytes/s) is what all cores together read and write. `memory_gib` stands for the
-    offers that don't state theirs. CXL cards count each with its own memory and bandwidth.
+    `bandwidth_gb_s` (10⁹ bytes/s) is what all cores together read and write. `memory_gib` stands for machines
+    whose memory isn't known. CXL cards count each with its own memory and bandwidth. `network_gb_s` is what
+    one machine sends to others in one direction; without it no job spans several.
     """
 
     memory_gib: Positive | None = None
@@ -56,6 +39,7 @@ class HostSpec(Strict):
     cxl_cards: Annotated[int, Field(ge=0, le=16)] = 0
     cxl_memory_gib: Positive | None = None
     cxl_bandwidth_gb_s: Positive | None = None
+    network_gb_s: Positive | None = None
 
     @model_validator(mode="after")
     def _whole_cards(self) -> "HostSpec":
@@ -67,8 +51,8 @@ class HostSpec(Strict):
 class FinetuneSpec(Strict):
     """A fine-tune to plan, and to run with `hgpu tune`.
 
-    - `method`, `rank`, `offload`, `checkpointing`, `micro_batch`, degrees and `gpus`: their variants compete;
-      where no `gpus` are given, those of all offers do;
+    - `method`, `rank`, `offload`, `checkpointing`, `micro_batch`, `sharding`, degrees and `gpus`: their
+      variants compete; where no `gpus` are given, those of all offers do;
     - `context`: tokens of a sequence; `batch`: sequences of an optimizer step over all GPUs; `micro_batch`:
       those of one pass on one GPU (where none is given, the plan chooses); `tokens` or `steps`: how long;
     - `precision`: mixed keeps fp32 master weights, gradients and Adam states in a full fine-tune in 16 bits,
@@ -96,6 +80,8 @@ class FinetuneSpec(Strict):
     steps: Count | None = None
     checkpointing: OneOrMore[bool] = Field(default=[False])
     offload: OneOrMore[Offload] = Field(default=[Offload.NONE])
+
+    sharding: OneOrMore[Sharding] = Field(default=[Sharding.NONE, Sharding.ZERO3])
 
     data: str | None = None
     learning_rate: Positive = 1e-4

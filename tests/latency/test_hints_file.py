@@ -36,6 +36,7 @@ def test_a_file_that_isnt_one_of_hints_is_refused(tmp_path: Path) -> None:
         (np.zeros_like(RANKING), USES, TABLE),
         (RANKING, USES[:1], TABLE),
         (RANKING, USES, TABLE[:, :1]),
+        (RANKING, USES, TABLE + 4),
     ):
         np.savez(path, ranking=ranking, uses=uses, table=table)
         with pytest.raises(InputError, match="don't fit each other"):

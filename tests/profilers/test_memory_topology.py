@@ -36,6 +36,25 @@ def test_memory_without_cpus_is_a_candidate_with_the_firmwares_claims() -> None:
     assert [nearest(node, nodes).node for node in nodes] == [0, 1, 0, 1]
 
 
+def test_a_running_kernels_own_tree_is_read() -> None:
+    local, near, far = read_topology(SYSFS / "qemu-cxl")
+    assert [node.cxl_candidate for node in (local, near, far)] == [False, True, True]
+    assert (local.cpus, local.initiators, near.initiators, far.initiators) == ((0, 1), (0,), (0,), (0,))
+    assert local.distances == {0: 10, 1: 17, 2: 28}
+    assert [node.read_bytes_per_s for node in (local, near, far)] == [204.8e9, 51.2e9, 25.6e9]
+    assert far.read_latency_s == pytest.approx(400e-9)
+    assert near.total_bytes == 515924 * 1024 and near.available_bytes == near.free_bytes
+    assert cache_bytes(SYSFS / "qemu-cxl") == 16 * 2**20
+
+
+def test_a_running_kernels_two_sockets_are_each_nearest_to_themselves() -> None:
+    nodes = read_topology(SYSFS / "qemu-two-sockets")
+    assert [node.cpus for node in nodes] == [(0,), (1,)]
+    assert [node.initiators for node in nodes] == [(0,), (1,)]
+    assert [nearest(node, nodes).node for node in nodes] == [0, 1]
+    assert not any(node.cxl_candidate for node in nodes)
+
+
 def test_without_claims_the_nearest_cpus_are_those_at_the_least_distance() -> None:
     far = MemoryNode(0, (0,), GIB, GIB, 0, {0: 10, 1: 21, 2: 24})
     near = MemoryNode(1, (1,), GIB, GIB, 0, {0: 21, 1: 10, 2: 14})

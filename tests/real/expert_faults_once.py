@@ -64,7 +64,7 @@ def main(folder: str, hints: str, to: str) -> None:
     ]
     found["steps"] = many_steps(runner, store)
     found["reload"] = reload(runner)
-    found["fault"] = fault(llm, store, asked, greedy)
+    found["fault"] = fault(runner, store, lambda: llm.generate(asked, greedy, use_tqdm=False))
     Path(to).write_text(json.dumps(found))
 
 
@@ -134,8 +134,13 @@ def reload(runner: Any) -> str:
     return ""
 
 
-def fault(llm: Any, store: Any, asked: Any, greedy: Any) -> dict[str, Any]:
-    """Let a copy fail in the middle, ask, and ask again when copies could be made again."""
+def fault(runner: Any, store: Any, ask: Any) -> dict[str, Any]:
+    """Let a copy fail in the middle of an expert, ask, and compute again when copies could be made again.
+
+    vLLM's scheduler can't go on after a step that raised: its server ends there. So a method is called.
+    """
+    import torch
+
     from hgpu.runtime.vllm.expert_copies import PlainCopies
 
     copy, calls = PlainCopies.copy, [0]
@@ -148,7 +153,7 @@ def fault(llm: Any, store: Any, asked: Any, greedy: Any) -> dict[str, Any]:
         copy(self, pairs)
 
     PlainCopies.copy = failing  # type: ignore[method-assign]
-    first, answers = caught(lambda: llm.generate(asked, greedy, use_tqdm=False))
+    first, answers = caught(lambda: [one.outputs[0].token_ids for one in ask()])
     PlainCopies.copy = copy  # type: ignore[method-assign]
     claims, wrong = 0, 0
     for layer in store.layers:
@@ -157,14 +162,17 @@ def fault(llm: Any, store: Any, asked: Any, greedy: Any) -> dict[str, Any]:
                 claims += 1
                 same = zip(layer.slots.tensors, layer._host, strict=True)
                 wrong += not all(bool((mine[place] == theirs[expert]).all()) for mine, theirs in same)
-    second, more = caught(lambda: llm.generate(asked, greedy, use_tqdm=False))
+    method, layer = methods(runner)[0]
+    x, weights = torch.zeros(1, layer.hidden_size, dtype=torch.bfloat16), torch.ones(1, layer.top_k)
+    ids = torch.arange(layer.top_k, dtype=torch.int32)[None]
+    second, more = caught(lambda: [method.apply(layer, x, weights, ids, None, None)])
     return {"first": first, "second": second, "answers": [*answers, *more], "claims": claims, "wrong": wrong}
 
 
 def caught(action: Any) -> tuple[str, list[Any]]:
     """Return what an action failed with, or what it gave."""
     try:
-        return "", [one.outputs[0].token_ids for one in action()]
+        return "", [str(one) for one in action()]
     except Exception as error:
         return f"{type(error).__name__}: {error}", []
 

@@ -206,3 +206,18 @@ def test_pinning_without_a_gpu_is_an_error() -> None:
     with pytest.raises(EngineError, match="can't be pinned"):
         allocate(2**20, [here()]).pin()
     assert issubclass(EngineError, HgpuError)
+
+
+@pytest.mark.skipif(len(usable_nodes()) < 2, reason="this machine has one memory node")
+def test_losses_stay_the_same_with_every_tensor_on_two_nodes() -> None:
+    import torch
+
+    first, second, *_ = sorted(usable_nodes())
+    parts = zip(TensorName, (0.1, 0.3, 0.5, 0.7, 0.9, 0.4, 0.6), strict=True)
+    shares = {name: [(first, part), (second, 1 - part)] for name, part in parts}
+    plain, tiered = small_model(), small_model()
+    made = tiered_adamw(tiered.parameters(), shares, fused=True, **OPTIONS)
+    expected = losses(plain, torch.optim.AdamW(plain.parameters(), fused=True, **OPTIONS))
+    assert losses(tiered, made.optimizer) == expected
+    made.verify()
+    assert all(set(memory.residency()) == {first, second} for memory in made.memory.values())

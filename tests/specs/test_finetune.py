@@ -5,6 +5,7 @@ import pytest
 from hgpu.core.errors import InputError
 from hgpu.core.gpu import DType
 from hgpu.specs.finetune import FinetuneSpec, Method, Offload
+from hgpu.specs.finetune_job import finetune_of
 from hgpu.specs.load import load_any, load_kind, load_spec
 from hgpu.specs.serve import ServeSpec
 
@@ -59,6 +60,34 @@ def test_a_bad_spec_names_the_line_the_field_and_a_remedy(
     for word in words:
         assert word in str(caught.value)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("Qwen2.5-7B", "Qwen3-30B-A3B"), "routes tokens to experts"),
+        (("Qwen2.5-7B", "Meta-Llama-3.1-8B-Instruct-FP8"), "can't be trained in"),
+        (("context: 1024", "context: 999999"), "its context is 131072"),
+        (("method: lora", "method: lora\nrank: 1024"), "rank 1024 doesn't fit k_proj of 512 × 3584"),
+        (("method: lora", "method: lora\ntargets: [gate]"), "unknown target module"),
+        (("method: lora", "method: lora\ngpus: L40"), "unknown GPU type"),
+        (("method: lora", "method: lora\ngpus: T4\noffers: {clouds: [lambda]}"), "nothing offers the GPUs"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_remedy(
+    tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        finetune_of(load_kind(write(tmp_path, SPEC.replace(*change)), FinetuneSpec))
+    assert words in str(caught.value) and caught.value.fix
+
+
+def test_micro_batches_divide_each_copys_share_the_most_first(tmp_path: Path) -> None:
+    asked = finetune_of(load_kind(write(tmp_path, SPEC.replace("batch: 8", "batch: 24")), FinetuneSpec))
+    assert asked.micro_batches(1) == [24, 8, 4, 2, 1]
+    assert asked.micro_batches(2) == [12, 4, 2, 1]
+    assert asked.micro_batches(7) == []
+    assert all(24 % (v.dp * v.micro_batch) == 0 for v in asked.variants())
 
 
 def test_a_spec_of_another_kind_is_refused_by_its_kind(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hgpu.deploy.render.document import Body, Document
 from hgpu.deploy.render.profiles import check_profile
 
 KUBERNETES = "1.34"
-BUILT_IN = ("v1", "apps/v1", "autoscaling/v2", "policy/v1")
+BUILT_IN = ("v1", "apps/v1", "autoscaling/v2", "policy/v1", "batch/v1")
 # Returns why the document couldn't be checked, empty where it was; raises InputError where it is wrong.
 Check = Callable[[Document, Path | None], str]
 
@@ -48,14 +48,16 @@ def unchecked(_document: Document, _definitions: Path | None) -> str:
 
 
 def check_sky(document: Document, _definitions: Path | None) -> str:
-    """Check a service of SkyPilot."""
+    """Check a task of SkyPilot, or a service."""
     if find_spec("sky") is None:
         return "SkyPilot isn't installed: pip install 'hgpu[sky]'"
     from sky.utils import schemas
 
     body = _object(document)
-    parts = (body, schemas.get_task_schema()), (body["resources"], schemas.get_resources_schema())
-    for part, schema in (*parts, (body["service"], schemas.get_service_schema())):
+    parts = [(body, schemas.get_task_schema()), (body["resources"], schemas.get_resources_schema())]
+    if "service" in body:
+        parts.append((body["service"], schemas.get_service_schema()))
+    for part, schema in parts:
         _check_schema(document.path, part, schema)
     return ""
 

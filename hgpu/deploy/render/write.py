@@ -55,6 +55,14 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """Write a text of several lines as it reads."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Plain.add_representer(str, _text)
+
+
 def _write(out: Path, document: Document, note: str) -> Written:
     path = out / document.path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from hgpu.artifacts.store import Artifact
 from hgpu.report.html.anything import any_page
 from hgpu.report.html.blocks import Page
 from hgpu.report.html.comparison import comparison_page
+from hgpu.report.html.job import job_page
 from hgpu.report.html.latency import latency_page
 from hgpu.report.html.load import load_page
 from hgpu.report.html.plan import plan_page
@@ -21,6 +22,7 @@ PAGES: dict[str, Callable[[Artifact[Any], Related], Page]] = {
     "profile": profile_page,
     "load": load_page,
     "comparison": comparison_page,
+    "job": job_page,
 }
 
 

@@ -71,7 +71,7 @@ class CachedExperts(UnquantizedFusedMoEMethod):  # type: ignore[misc]  # vllm ha
         store, cached = self._store, self._cached
         compute = partial(self._compute, layer, x, topk_weights, topk_ids)
         with store.guarded():
-            if store.is_trial:
+            if store.trying():
                 chosen = np.tile(np.arange(topk_ids.shape[1], dtype=np.int32), (len(topk_ids), 1))
                 return compute(None, cached.slots, chosen)
             ids = topk_ids.cpu().numpy().astype(np.int32)

@@ -14,9 +14,7 @@ from hgpu.runtime.vllm.expert_counters import ExpertCounters
 from hgpu.runtime.vllm.expert_slots import Places, Weights
 
 Rows = NDArray[np.int64]
-Compute = Callable[
-    [Rows | None, Places, Ids], torch.Tensor
-]  # tokens (None: all), where, place of each expert
+Compute = Callable[[Rows | None, Places, Ids], torch.Tensor]  # which tokens (None: all), where, each place
 
 
 class CachedLayer:
@@ -41,7 +39,7 @@ class CachedLayer:
         """Copy ahead what is predicted of the coming step's tokens, (T, k) with −1 for no prediction."""
         self._guess = guess
         loads = self.cache.prefetch(by_votes(guess))
-        self._copied(loads, ahead=True)
+        self._copied(loads)
         self._counters.prefetched += len(loads)
         self._ahead |= {load.expert for load in loads}
 
@@ -94,7 +92,7 @@ class CachedLayer:
             raise EngineError("an expert isn't where the cache has put it", f"of {np.unique(ids).tolist()}")
         return places
 
-    def _copied(self, loads: Sequence[Load], ahead: bool = False) -> None:
+    def _copied(self, loads: Sequence[Load]) -> None:
         self._ahead -= set(self.slots.held[[load.slot for load in loads]].tolist())  # what they overwrite
         self._counters.copied_bytes += self.slots.fill(self._host, loads, self._copies)
 

@@ -79,8 +79,8 @@ def expert_options_of(additional_config: object) -> ExpertOptions | None:
 
 def expert_rows(cache: ExpertCache, hints: Path | None = None) -> dict[str, Any]:
     """Return a planned cache as the options that the engine reads."""
-    rows: dict[str, Any] = {
-        "fraction": cache.fraction,
+    size = {"slots": list(cache.layer_slots)} if cache.layer_slots else {"fraction": cache.fraction}
+    rows: dict[str, Any] = size | {
         "policy": str(cache.policy),
         "prefetch": str(cache.prefetch),
         "wide": cache.wide,

@@ -48,8 +48,7 @@ def require_hints(hints: ExpertHints | None, layer: int, experts: int, per_token
     if hints is None:
         return
     layers, known = hints.ranking.shape
-    tabled = hints.table is None or hints.table.shape[2] <= experts
-    if known != experts or layer >= layers or not tabled:
+    if known != experts or layer >= layers:
         raise InputError(
             f"the hints are of {layers} layers of {known} experts",
             f"layer {layer} of this model has {experts}, of which a token takes {per_token}",

@@ -63,7 +63,11 @@ class ExpertStore:
         return self.layers[-1]
 
     def give_slots(self, layer: CachedLayer, read: Callable[[], Weights]) -> None:
-        """Make a layer's slots, where its weights are while they are processed: on the device."""
+        """Make a layer's slots, where its weights are while they are processed: on the device.
+
+        All layers have been made by then. Raises InputError for options of a model with others.
+        """
+        self._require_whole()
         layer.weights, weights = read, read()
         layer.slots = Places(weights, layer.cache.slots)
         self.counters.resident_bytes += layer.slots.nbytes
@@ -101,9 +105,8 @@ class ExpertStore:
             self._failed = error
             raise
 
-    @property
-    def is_trial(self) -> bool:
-        """Whether vLLM only tries the model out: before it serves, and without attention to anything.
+    def trying(self) -> bool:
+        """Tell whether vLLM only tries the model out: before it serves, and without attention to anything.
 
         vLLM's attention gives zeros then, so that what is computed means nothing.
         """
@@ -114,7 +117,7 @@ class ExpertStore:
 
     def saw(self, tokens: torch.Tensor) -> None:
         """Take a step's token ids when they are embedded, and prefetch for the first layer."""
-        if not self.is_trial:
+        if not self.trying():
             with self.guarded():
                 self._tokens = tokens.cpu().numpy().astype(np.int64)
                 self._by_token(0)
@@ -138,10 +141,10 @@ class ExpertStore:
             self._tokens = None
 
     def _begin(self) -> None:
-        """Fill what is pinned, before anything is computed. Raises InputError for other models' options."""
-        self._require_whole()
+        """Fill what is pinned, before anything is computed."""
         for layer in self.layers:
             layer.begin()
+        self.copies.stall_s = 0.0
         self._begun = True
 
     def _require_whole(self) -> None:
@@ -154,6 +157,17 @@ class ExpertStore:
                 f"the model has {layers}",
                 "record a routing trace of this model",
             )
+        for number in range(1, layers) if self.options.prefetch is Prefetch.NEXT_GATE else ():
+            if self._runner(number).gate is None:
+                raise InputError(
+                    "the next layer's gate can't be asked for this model",
+                    "its router isn't in vLLM's MoE runner",
+                    'give "prefetch": "none" or "token"',
+                )
+
+    def _runner(self, number: int) -> Any:
+        compilation = self.config.compilation_config
+        return compilation.static_forward_context[compilation.static_all_moe_layers[number]]
 
     def _by_token(self, number: int) -> None:
         if self._tokens is not None and self.hints is not None:
@@ -161,14 +175,7 @@ class ExpertStore:
 
     def _by_gate(self, number: int, hidden: torch.Tensor) -> Ids:
         """Return what the router of a layer would choose for the hidden states of the one before it."""
-        compilation = self.config.compilation_config
-        runner = compilation.static_forward_context[compilation.static_all_moe_layers[number]]
-        if runner.gate is None:
-            raise InputError(
-                "the next layer's gate can't be asked for this model",
-                "its router isn't in vLLM's MoE runner",
-                'give "prefetch": "none" or "token"',
-            )
+        runner = self._runner(number)
         logits, _ = runner.gate(hidden)
         _, chosen = runner.router._compute_routing(hidden, logits, None)
         ids: Ids = chosen.cpu().numpy().astype(np.int32)

@@ -31,7 +31,8 @@ def test_what_the_arguments_say_is_read_back(policy: ExpertPolicy, prefetch: Pre
 
 
 def test_each_layer_may_have_its_own_slots() -> None:
-    options = expert_options_of({KEY: LRU | {"slots": [4, 8]}})
+    divided = ExpertCache(0.2, ExpertPolicy.LRU, layer_slots=(4, 8))
+    options = expert_options_of(json.loads(expert_args(divided)[2]))
     assert options is not None
     assert [options.slots_of(layer, 32, 4) for layer in (0, 1)] == [4, 8]
     with pytest.raises(InputError, match="those of 2 layers"):

@@ -1,0 +1,109 @@
+"""What `hgpu plan` calls for specs of kind finetune."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hgpu.artifacts.digest import file_digest
+from hgpu.artifacts.manifest import Environment, InputRef
+from hgpu.artifacts.payloads.job import JobPayload
+from hgpu.artifacts.payloads.plan import PlanPayload
+from hgpu.artifacts.resolve import resolve
+from hgpu.artifacts.store import Artifact, Draft, save
+from hgpu.catalog.offers import price_date
+from hgpu.core.errors import InputError
+from hgpu.core.offer import Market, Offer
+from hgpu.core.provenance import Provenance
+from hgpu.latency.training_select import KIND, select_activations
+from hgpu.report.output import note
+from hgpu.solvers.job_plan import Used, plan_jobs
+from hgpu.specs.finetune import FinetuneSpec
+from hgpu.specs.finetune_job import finetune_of
+from hgpu.specs.load import load_any, load_kind
+
+
+@dataclass(frozen=True, slots=True)
+class JobsAsked:
+    """Which fine-tunes to plan, and how.
+
+    `refs` name measured activations, `beside` plans of services that run at the same time and count against
+    the limits.
+    """
+
+    specs: Sequence[Path]
+    root: Path
+    refs: Sequence[str] = ()
+    estimate: bool = False
+    beside: Sequence[str] = ()
+    time_limit_s: float = 60.0
+
+
+def are_finetunes(paths: Sequence[Path]) -> bool:
+    """Tell whether specs are of fine-tunes; raises InputError where some are and some aren't."""
+    found = [isinstance(load_any(path), FinetuneSpec) for path in paths]
+    if any(found) and not all(found):
+        raise InputError(
+            "fine-tunes and other specs can't be planned in one call",
+            f"{sum(found)} of {len(found)} specs are of kind 'finetune'",
+            "plan the services first, then the fine-tunes with --beside PLAN: they share the limits",
+        )
+    return any(found)
+
+
+def plan_finetunes(asked: JobsAsked) -> list[Artifact[JobPayload]]:
+    """Plan all fine-tunes together and keep a job of each."""
+    names = [path.stem for path in asked.specs]
+    if len(set(names)) < len(names):
+        raise InputError("two specs have the same file name", ", ".join(names), "name them apart")
+    finetunes = {path.stem: finetune_of(load_kind(path, FinetuneSpec)) for path in asked.specs}
+    chosen = {
+        name: select_activations(asked.root, finetune, asked.refs, asked.estimate)
+        for name, finetune in finetunes.items()
+    }
+    plans: list[Artifact[PlanPayload]] = [resolve(asked.root, ref, "plan") for ref in asked.beside]
+    planned = plan_jobs(finetunes, chosen, _used(plans), asked.time_limit_s)
+    if any(job.payload.activations.provenance is Provenance.ESTIMATED for job in planned):
+        note("activations are estimated; `hgpu profile SPEC` measures them on this machine's CPU")
+    return [
+        save(
+            asked.root,
+            Draft(
+                "job",
+                finetune.name,
+                job.payload,
+                inputs=[
+                    InputRef(role="spec", kind="file", digest=file_digest(path)),
+                    *(artifact.as_input(KIND) for artifact in chosen[path.stem].measured),
+                    *(plan.as_input("beside") for plan in plans),
+                ],
+                options={"estimate": asked.estimate},
+                environment=Environment(
+                    price_date=price_date(finetune.offers), model_revision=finetune.model.digest[:12]
+                ),
+                timings=job.timings,
+            ),
+        )
+        for path, finetune, job in zip(asked.specs, finetunes.values(), planned, strict=True)
+    ]
+
+
+def _used(plans: Sequence[Artifact[PlanPayload]]) -> list[Used]:
+    """Return the machines that plans of services rent."""
+    return [
+        Used(
+            Offer(
+                cloud=row.offer.partition("/")[0],
+                instance_type=row.offer.partition("/")[2].partition(":")[0],
+                region=row.region,
+                market=Market(row.market),
+                gpu=row.gpu,
+                gpu_count=row.gpus_per_machine,
+                usd_per_hour=row.usd_per_hour,
+                price_date=row.price_date,
+                source=row.price_source,
+            ),
+            row.count,
+        )
+        for plan in plans
+        for row in plan.payload.allocation
+    ]

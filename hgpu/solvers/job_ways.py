@@ -1,0 +1,202 @@
+"""The ways to run a fine-tune: each variant on each offer, with memory, time and price, or why it can't be.
+
+Of each variant the largest micro-batch that fits is kept: passes over the weights and all-reduces only get
+fewer with it, and nothing gets slower.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from hgpu.catalog.gpus import resolve_gpu
+from hgpu.core.errors import Infeasible
+from hgpu.core.gpu import DType, GpuType
+from hgpu.core.offer import Offer
+from hgpu.core.placement import TierPlacement
+from hgpu.core.training import Activations, Offload, Variant
+from hgpu.latency.training_memory import Moment, Training, host_tensors, moments, peak
+from hgpu.latency.training_time import Step, hardware_of, optimizer_step
+from hgpu.profilers.efficiency import efficiency_of
+from hgpu.solvers.tier_placement import latency_first
+from hgpu.specs.finetune_job import GIGA, Finetune
+
+GIB = 2**30
+ActivationsOf = Callable[[Variant], Activations]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A variant on machines of an offer; it can run where `short_bytes`, what each GPU lacks, is 0."""
+
+    offer: Offer
+    machines: int
+    variant: Variant
+    accumulation: int
+    moments: tuple[Moment, ...]
+    placement: TierPlacement | None
+    step: Step
+    steps: int
+    activations: Activations
+    short_bytes: float = 0.0
+
+    @property
+    def memory_bytes(self) -> float:
+        """The most that a GPU holds."""
+        return peak(self.moments).device_bytes
+
+    @property
+    def host_bytes(self) -> float:
+        """The most that the machine's host holds."""
+        return max(moment.host_bytes for moment in self.moments)
+
+    @property
+    def hours(self) -> float:
+        """From the first step to the last."""
+        return self.step.total_s * self.steps / 3600.0
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Price of all machines."""
+        return self.offer.usd_per_hour * self.machines
+
+    @property
+    def cost_usd(self) -> float:
+        """Price of the job."""
+        return self.hours * self.usd_per_hour
+
+    @property
+    def name(self) -> str:
+        """Machines and method in words."""
+        return (
+            f"{self.machines}× {self.offer.name} ({self.variant.gpus}× {self.offer.gpu}), {self.variant.name}"
+        )
+
+    @property
+    def key(self) -> tuple[float, str, str, str]:
+        """The order of ways: the cheapest first, ties by name."""
+        return (self.cost_usd, self.offer.name, self.offer.region, self.variant.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A kind of way that can't be, and why."""
+
+    reason: str
+    way: str
+
+
+def ways_of(finetune: Finetune, activations_of: ActivationsOf) -> tuple[list[Way], list[Unusable]]:
+    """Return the ways with what they lack, the cheapest first, and what can't be at all."""
+    ways, unusable = [], []
+    variants = [list(group) for _, group in groupby(finetune.variants(), _but_micro_batch)]
+    for offer in finetune.offers:
+        for group in variants:
+            found = _best(finetune, offer, group, activations_of)
+            if isinstance(found, Way):
+                ways.append(found)
+            elif found:
+                unusable.append(Unusable(found, f"{offer.gpu}, {group[0].name}"))
+    return sorted(ways, key=lambda way: way.key), unusable
+
+
+def _but_micro_batch(variant: Variant) -> Variant:
+    return replace(variant, micro_batch=1)
+
+
+def _best(finetune: Finetune, offer: Offer, group: list[Variant], activations_of: ActivationsOf) -> Way | str:
+    """Return the first of a variant's micro-batches that fits, or the last with what it lacks.
+
+    Returns why none can run on the offer; an empty text where the offer just hasn't the GPUs.
+    """
+    reason = _reason_against(finetune, offer, group[0])
+    if reason is not None:
+        return reason
+    way: Way | str = ""
+    for variant in group:
+        way = _way(finetune, offer, variant, activations_of(variant))
+        if isinstance(way, Way) and not way.short_bytes:
+            break
+    return way
+
+
+def _reason_against(finetune: Finetune, offer: Offer, variant: Variant) -> str | None:
+    """Return why a variant can't run on an offer, whatever its memory; None where it can."""
+    gpu = resolve_gpu(offer.gpu)
+    if finetune.dtype not in gpu.flops_per_s and not gpu.is_cpu:
+        return f"{gpu.name} doesn't compute in {finetune.dtype}"
+    if variant.offload is not Offload.NONE:
+        if finetune.dtype is DType.FP32:
+            return "offloading keeps weights in 16 bits, and dtype is fp32"
+        if variant.tp > 1:
+            return "offloading with tensor parallelism isn't modelled"
+    if variant.gpus <= offer.gpu_count:
+        return None
+    if variant.gpus % offer.gpu_count or variant.tp > offer.gpu_count:
+        return ""
+    if finetune.spec.host.network_gb_s is None:
+        return "the network between machines isn't known: give host.network_gb_s"
+    if variant.offload is not Offload.NONE:
+        return "offloading over several machines isn't modelled"
+    return None
+
+
+def _way(finetune: Finetune, offer: Offer, variant: Variant, activations: Activations) -> Way | str:
+    training, gpu = training_of(finetune), resolve_gpu(offer.gpu)
+    machines = max(1, variant.gpus // offer.gpu_count)
+    accumulation = finetune.spec.batch // (variant.dp * variant.micro_batch)
+    placement = None
+    if variant.offload is not Offload.NONE:
+        tiers = finetune.host_tiers(offer, variant.offload)
+        if isinstance(tiers, str):
+            return tiers
+        tensors = host_tensors(training, variant)
+        try:
+            placement = latency_first(tensors, tiers)
+        except Infeasible as error:
+            return f"host memory: {error.why}"
+    found = moments(
+        training,
+        variant,
+        activations,
+        accumulation=accumulation,
+        fixed_bytes=fixed_bytes(gpu, finetune.dtype),
+    )
+    network = finetune.spec.host.network_gb_s
+    hardware = hardware_of(gpu, finetune.dtype, machines, network * GIGA if network else None)
+    step = optimizer_step(training, variant, activations, hardware, accumulation, placement)
+    return Way(
+        offer=offer,
+        machines=machines,
+        variant=variant,
+        accumulation=accumulation,
+        moments=found,
+        placement=placement,
+        step=step,
+        steps=finetune.spec.total_steps,
+        activations=activations,
+        short_bytes=max(0.0, peak(found).device_bytes - gpu.memory_bytes),
+    )
+
+
+def training_of(finetune: Finetune) -> Training:
+    """Return the model as the spec trains it."""
+    spec = finetune.spec
+    return Training(
+        finetune.model,
+        finetune.linears,
+        finetune.targets,
+        finetune.dtype,
+        spec.precision == "mixed",
+        spec.context,
+        spec.freeze_share,
+    )
+
+
+def fixed_bytes(gpu: GpuType, dtype: DType) -> float:
+    """Return what a GPU's driver, libraries and allocator hold beside tensors (assumed); 0 on a CPU."""
+    return 0.0 if gpu.is_cpu else efficiency_of(gpu, dtype).workspace_bytes
+
+
+def runnable(ways: Iterable[Way]) -> Iterator[Way]:
+    """Yield the ways that lack nothing."""
+    return (way for way in ways if not way.short_bytes)

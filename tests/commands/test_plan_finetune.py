@@ -1,0 +1,116 @@
+"""`hgpu plan` of fine-tunes, as a user calls it, and what reads the job that it keeps."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests_types import Run
+
+SPEC = """kind: finetune
+model: Llama-3.2-1B
+method: [lora, lamda]
+context: 1024
+batch: 8
+tokens: 10000000
+gpus: L4
+offers: {clouds: [aws]}
+data: train.jsonl
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "tune.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def test_the_template_is_planned_shown_listed_and_reported(hgpu: Run, tmp_path: Path) -> None:
+    assert hgpu("init", "finetune", "--out", "finetune.yaml").returncode == 0
+    planned = hgpu("plan", "finetune.yaml")
+    assert planned.returncode == 0, planned.stderr
+    assert "runner-up" in planned.stdout and "what binds" in planned.stdout
+    assert "activations are estimated" in planned.stderr
+    shown = hgpu("show", "latest", "--kind", "job")
+    assert shown.returncode == 0 and "GiB on each GPU" in shown.stdout
+    listed = json.loads(hgpu("list", "job", "--json").stdout)
+    assert len(listed) == 1 and "qwen2.5-7b" in listed[0]["path"]
+    assert hgpu("report", "latest", "--kind", "job", "--out", "job.html").returncode == 0
+    page = (tmp_path / "job.html").read_text()
+    assert "Qwen2.5-7B" in page and "optimizer step" in page
+
+
+def test_the_same_plan_has_the_same_digest(hgpu: Run, spec: Path) -> None:
+    first, again = (json.loads(hgpu("plan", str(spec), "--json").stdout) for _ in range(2))
+    assert first["digest"] == again["digest"]
+    assert first["choice"]["gpu"] == "L4" and first["provenance"] == "estimated"
+    assert first["activations"]["provenance"] == "estimated"
+
+
+def test_a_deadline_that_nothing_keeps_says_which_would_do(hgpu: Run, spec: Path) -> None:
+    spec.write_text(SPEC + "deadline_h: 0.01\n")
+    done = hgpu("plan", str(spec), "--json")
+    document = json.loads(done.stdout)
+    assert done.returncode == 3 and document["status"] == "infeasible"
+    assert "deadline_h alone stands in the way" in document["why"]
+    assert "raise deadline_h to" in document["fix"] and "USD" in document["fix"]
+
+
+def test_jobs_share_limits_with_each_other_and_with_a_plan_beside_them(hgpu: Run, spec: Path) -> None:
+    other = spec.with_name("other.yaml")
+    for path in (spec, other):
+        path.write_text(SPEC + "limits: {L4: 1}\n")
+    both = hgpu("plan", str(spec), str(other))
+    assert both.returncode == 3 and "limits L4" in both.stderr
+    for path in (spec, other):
+        path.write_text(SPEC + "limits: {L4: 2}\n")
+    assert len(json.loads(hgpu("plan", str(spec), str(other), "--json").stdout)["jobs"]) == 2
+    service = spec.with_name("service.yaml")
+    service.write_text(
+        "kind: serve\nmodel: Llama-3.2-1B\nworkload: {lengths: chat, rate_rps: 1}\nslo: {tpot_ms: 120}\n"
+        "gpus: [L4]\noffers: {clouds: [aws]}\n"
+    )
+    served = json.loads(hgpu("plan", str(service), "--json").stdout)
+    assert [row["count"] for row in served["allocation"]] == [1]
+    beside = hgpu("plan", str(spec), str(other), "--beside", served["digest"][:12])
+    assert beside.returncode == 3 and "limits L4: 1" in beside.stderr
+    assert hgpu("plan", str(spec), "--beside", served["digest"][:12]).returncode == 0
+
+
+def test_options_and_specs_of_other_plans_are_refused(hgpu: Run, spec: Path) -> None:
+    prove = hgpu("plan", str(spec), "--prove")
+    assert prove.returncode == 2 and "--prove: not of plans of fine-tunes" in prove.stderr
+    service = spec.with_name("service.yaml")
+    assert hgpu("init", "serve", "--out", str(service)).returncode == 0
+    mixed = hgpu("plan", str(spec), str(service))
+    assert mixed.returncode == 2 and "--beside" in mixed.stderr
+    foreign = hgpu("plan", str(service), "--beside", "latest")
+    assert foreign.returncode == 2 and "of fine-tunes" in foreign.stderr
+    gpu = hgpu("profile", str(spec), "--gpu", "L4")
+    assert gpu.returncode == 2 and "--gpu" in gpu.stderr
+
+
+def test_without_torch_profiling_activations_says_what_to_install(hgpu: Run, spec: Path) -> None:
+    blocked = spec.parent / "blocked"
+    for name in ("torch", "transformers", "peft"):
+        (blocked / name).mkdir(parents=True)
+        (blocked / name / "__init__.py").write_text(f"raise ImportError('none', name='{name}')")
+    spec.write_text(SPEC.replace("[lora, lamda]", "full"))
+    root = Path(__file__).parents[2]
+    done = hgpu("profile", str(spec), env={"PYTHONPATH": f"{blocked}:{root}"})
+    assert done.returncode == 2 and "hgpu[tune]" in done.stderr
+
+
+def test_a_plan_becomes_files_for_a_cluster_and_for_skypilot(hgpu: Run, spec: Path, tmp_path: Path) -> None:
+    assert hgpu("plan", str(spec)).returncode == 0
+    bare = hgpu("deploy", "latest", "--target", "kubernetes", "--dry-run", "--out", "objects")
+    assert bare.returncode == 2 and "--image" in bare.stderr
+    words = ["--target", "kubernetes", "--image", "registry/tune:1", "--dry-run", "--out", "objects"]
+    done = hgpu("deploy", "latest", *words)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "objects").iterdir()) == ["files.yaml", "job.yaml"]
+    assert hgpu("deploy", "latest", "--target", "sky", "--dry-run", "--out", "task").returncode == 0
+    launched = hgpu("deploy", "latest", "--target", "sky")
+    assert launched.returncode == 2 and "--dry-run" in launched.stderr
+    foreign = hgpu("deploy", "latest", "--target", "sky", "--dry-run", "--autoscale")
+    assert foreign.returncode == 2 and "--autoscale" in foreign.stderr
