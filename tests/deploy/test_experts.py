@@ -15,6 +15,7 @@ from hgpu.core.operating_point import Mode
 from hgpu.deploy.experts import hints_path, with_experts, write_hints
 from hgpu.deploy.launch import Launch
 from hgpu.deploy.modes import is_pair, require_mixed
+from hgpu.deploy.record import deployment_payload
 from hgpu.latency.expert_hints import hints_of
 from hgpu.latency.hints_file import load_hints
 from hgpu.latency.routing_artifact import trace_of
@@ -39,13 +40,20 @@ def saved(root, planned, routing=None):
     return save(root, Draft("plan", "moe", payload(planned), inputs=inputs))
 
 
-@pytest.fixture
-def recorded(tmp_path):
+def recording(root):
     golden = load(GOLDEN / "routing.v1")
     files = {file.path: (golden.path / file.path).read_bytes() for file in golden.manifest.files}
-    return save(
-        tmp_path, Draft("routing", "moe", golden.payload, options=golden.manifest.options, files=files)
-    )
+    return save(root, Draft("routing", "moe", golden.payload, options=golden.manifest.options, files=files))
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    return recording(tmp_path)
+
+
+@pytest.fixture
+def recorded_here(bench):
+    return recording(bench.root)
 
 
 def test_an_engine_is_told_its_cache_and_the_hints_of_the_plans_routing(tmp_path, recorded):
@@ -57,6 +65,18 @@ def test_an_engine_is_told_its_cache_and_the_hints_of_the_plans_routing(tmp_path
     assert options.hints == hints_path(tmp_path)
     expected = hints_of(trace_of(recorded))
     assert (load_hints(options.hints).ranking == expected.ranking).all()
+
+
+def test_the_record_of_a_deployment_says_its_cache_and_no_place_of_this_machine(bench, recorded_here):
+    plan = saved(bench.root, offloading(), recorded_here)
+    deployed = bench.apply(plan=plan)
+    folder = bench.root / "state" / deployed.state.name
+    started = expert_options_of(json.loads(deployed.state.slot("engine-0").command[-1]))
+    assert started.hints == hints_path(folder) and started.hints.exists()
+    (slot, *_) = deployment_payload(plan.payload, deployed, "auto", bench.driver.commands).slots
+    options = expert_options_of(json.loads(slot.command[-1]))
+    assert options.fraction == 0.25
+    assert options.hints == Path("results/state") / deployed.state.name / "hints.npz"
 
 
 def test_a_cache_that_needs_no_hints_gets_none(tmp_path):
