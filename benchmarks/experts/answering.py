@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # so that the engine can be seen from here
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 import numpy as np
 import torch
@@ -85,6 +84,7 @@ def engine(model: str, rows: dict[str, Any] | None) -> LLM:
         max_model_len=1024,
         max_num_seqs=SEQS,
         enable_prefix_caching=False,
+        kv_cache_memory_bytes=2**26,
         additional_config={KEY: rows} if rows is not None else {},
     )
 
@@ -111,6 +111,8 @@ class Routing:
             return embed(layer, input_)
 
         def applied(method: Any, **given: Any) -> torch.Tensor:
+            if type(method) is not UnquantizedFusedMoEMethod:
+                raise TypeError(f"without a cache, {type(method)} stands in for vLLM's own")
             name, hidden = given["layer"].layer_name, given["x"]
             self._experts = given["layer"].global_num_experts
             self._ids.setdefault(name, []).append(given["topk_ids"].numpy().astype(np.int32))

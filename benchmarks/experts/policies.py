@@ -30,7 +30,7 @@ EXPERTS = 32
 FRACTIONS = (0.125, 0.25, 0.5)
 BATCHES = (1, 4, 16, 32)
 SPILLS = (("wide", "kept"), ("wide", "groups", "kept"))  # shown at one sequence, and at more
-TEXT_TOKENS = 128  # of each prompt
+TEXT_TOKENS = 64  # of each prompt
 ON_DEMAND, FULL_LAYER, LRU, PINNED, BELADY = (
     "on demand",
     "full-layer prefetch",
@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     hints = hints_of(trace_from(_read(options.folder / "profile.npz"), EXPERTS), VOCABULARY)
     traces = {("sampled", batch): _sampled(options.folder, batch) for batch in BATCHES}
-    traces |= {("text", batch): _as_decoded(_read(options.folder / "test-1.npz"), batch) for batch in BATCHES}
+    traces |= {("text", batch): _as_decoded(_read(options.folder / "test-1.npz"), batch) for batch in (1, 4)}
     _print_traces(traces, hints)
     rows = [row for (name, batch), trace in traces.items() for row in _rows(name, batch, trace, hints)]
     for batch in BATCHES:
@@ -87,7 +87,11 @@ def main() -> None:
         with options.csv.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(asdict(rows[0])))
             writer.writeheader()
-            writer.writerows({**asdict(row), "hit_ratio": round(row.hit_ratio, 4)} for row in rows)
+            writer.writerows({name: _rounded(value) for name, value in asdict(row).items()} for row in rows)
+
+
+def _rounded(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _read(path: Path) -> RoutingRecord:

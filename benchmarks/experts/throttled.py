@@ -3,10 +3,11 @@
     python benchmarks/experts/throttled.py MODEL [--prompts 24] [--tokens 24]
 
 On a CPU a copy from host to "device" is one within the same memory. Here each expert's copy is drawn out, and
-the step waits for it. Engines without a cache, with all experts on demand, with LRU and with pinned LFU at
-25 % of the slots live in one process and answer each prompt in turn, one sequence at a time, so that all
-share what else the machine does. Predicted: the engine's own time without a cache, and for each load of a
-replay of the policy on the routing of that engine, the copy's.
+the step waits for it. Engines with all experts on demand, with LRU and with pinned LFU at 25 % of the slots,
+each on every link and on one that takes no time, live in one process and answer each prompt in turn, one
+sequence at a time, so that all share what else the machine does. Predicted: what the same engine takes on the
+link that takes no time, and for each load of a replay of the policy, on the routing of an engine without a
+cache, the copy's time.
 """
 
 import argparse
@@ -31,10 +32,12 @@ from hgpu.runtime.vllm.expert_copies import Pair, PlainCopies
 from hgpu.runtime.vllm.expert_options import expert_rows
 
 EXPERT_BYTES = 3 * 2048 * 768 * 2  # of Qwen3-30B-A3B in bfloat16
-LINKS_BYTES_PER_S = {"PCIe 4": 25e9, "PCIe 5": 50e9}
+FREE = "no time"
+LINKS_BYTES_PER_S = {FREE: float("inf"), "PCIe 5": 50e9, "PCIe 4": 25e9}
 FRACTION = 0.25
 POLICIES = (ExpertPolicy.ON_DEMAND, ExpertPolicy.LRU, ExpertPolicy.PINNED_LFU)
 PROMPT_TOKENS = 8
+SLEEP_OVER_S = 1e-4  # a sleep lasts longer than it is asked for
 
 
 class DrawnOut(PlainCopies):
@@ -49,12 +52,13 @@ class DrawnOut(PlainCopies):
         began_s, listed = time.perf_counter(), list(pairs)
         super().copy(listed)
         ends_s = began_s + self._expert_s * len(listed) / 2  # an expert is two tensors
-        while (left_s := ends_s - time.perf_counter()) > 0:
-            time.sleep(left_s / 2 if left_s > 2e-4 else 0)  # a sleep may last longer than asked
+        time.sleep(max(0.0, ends_s - time.perf_counter() - SLEEP_OVER_S))
+        while time.perf_counter() < ends_s:
+            pass
 
 
 def main() -> None:
-    """Measure on each link, and print."""
+    """Measure, and print."""
     options = _options()
     prompts = [prompt[:PROMPT_TOKENS] for prompt in prompts_of(options.model, options.prompts)]
     asked = SamplingParams(temperature=0, max_tokens=options.tokens, ignore_eos=True)
@@ -65,53 +69,43 @@ def main() -> None:
             _seconds(resident, prompt, asked)
     trace = routing.trace()
     hints = hints_of(trace)
-    print("| link | policy | tok/s | against on demand | expert loads a step | predicted tok/s | error |")
-    print("|---|---|---:|---:|---:|---:|---:|")
-    kept = []  # vLLM takes the process's groups down with the first engine that goes
-    for link, bytes_per_s in LINKS_BYTES_PER_S.items():
-        expert_s = EXPERT_BYTES / bytes_per_s
-        expert_store.copies_for = lambda device, expert_s=expert_s: DrawnOut(expert_s)
-        with tempfile.TemporaryDirectory() as folder:
-            path = save_hints(hints, Path(folder) / "hints.npz")
-            caches = [ExpertCache(FRACTION, policy, wide=False) for policy in POLICIES]
-            engines = {one.policy: engine(options.model, expert_rows(one, path)) for one in caches}
-        kept.append(engines)
-        slots = caches[0].slots(trace.experts, trace.per_token)
-        played = {one: replay(trace, slots, one, hints) for one in POLICIES}
-        _measure(link, expert_s, resident, engines, played, prompts, asked)
-
-
-def _measure(
-    link: str,
-    expert_s: float,
-    resident: Any,
-    engines: dict[ExpertPolicy, Any],
-    played: dict[ExpertPolicy, Played],
-    prompts: list[list[int]],
-    asked: SamplingParams,
-) -> None:
-    tokens = asked.max_tokens * len(prompts)
-    spent_s: dict[ExpertPolicy, list[float]] = {policy: [] for policy in engines}
-    own_s = []
+    engines: dict[tuple[str, ExpertPolicy], Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_hints(hints, Path(folder) / "hints.npz")
+        for link, bytes_per_s in LINKS_BYTES_PER_S.items():
+            expert_store.copies_for = lambda device, rate=bytes_per_s: DrawnOut(EXPERT_BYTES / rate)
+            for policy in POLICIES:
+                rows = expert_rows(ExpertCache(FRACTION, policy, wide=False), path)
+                engines[link, policy] = engine(options.model, rows)
+    seconds: dict[tuple[str, ExpertPolicy], list[float]] = {arm: [] for arm in engines}
     for prompt in prompts:
-        own_s.append(_seconds(resident, prompt, asked))
-        for policy, one in engines.items():
-            spent_s[policy].append(_seconds(one, prompt, asked))
-    print(f"| {link} | all resident | {tokens / sum(own_s):.1f} | | | | |")
-    for policy, seconds in spent_s.items():
-        loads = int(played[policy].misses.sum())
-        predicted_s = sum(own_s) + loads * expert_s
-        on_demand = zip(spent_s[ExpertPolicy.ON_DEMAND], seconds, strict=True)
+        for arm, one in engines.items():
+            seconds[arm].append(_seconds(one, prompt, asked))
+    slots = ExpertCache(FRACTION).slots(trace.experts, trace.per_token)
+    played = {policy: replay(trace, slots, policy, hints) for policy in POLICIES}
+    _print(seconds, played, options.tokens * len(prompts))
+
+
+def _print(
+    seconds: dict[tuple[str, ExpertPolicy], list[float]], played: dict[ExpertPolicy, Played], tokens: int
+) -> None:
+    print("| link | policy | loads a step | MB a token | tok/s | against on demand | predicted | error |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    for (link, policy), each_s in seconds.items():
+        misses = played[policy].misses
+        predicted_s = sum(seconds[FREE, policy]) + int(misses.sum()) * EXPERT_BYTES / LINKS_BYTES_PER_S[link]
+        on_demand = zip(seconds[link, ExpertPolicy.ON_DEMAND], each_s, strict=True)
         cells = [
             link,
             str(policy),
-            f"{tokens / sum(seconds):.1f}",
-            f"{statistics.median(base / mine for base, mine in on_demand):.2f}x",
-            f"{loads / len(played[policy].misses):.2f}",
-            f"{tokens / predicted_s:.1f}",
-            f"{predicted_s / sum(seconds) - 1:+.1%}",
+            f"{misses.sum() / len(misses):.2f}",
+            f"{misses.sum() * EXPERT_BYTES / tokens / 1e6:.0f}",
+            f"{tokens / sum(each_s):.1f}",
+            f"{statistics.median(base / mine for base, mine in on_demand):.2f}",
+            "" if link == FREE else f"{tokens / predicted_s:.1f}",
+            "" if link == FREE else f"{predicted_s / sum(each_s) - 1:+.1%}",
         ]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        print(f"| {' | '.join(cells)} |")
 
 
 def _seconds(llm: Any, prompt: list[int], asked: SamplingParams) -> float:

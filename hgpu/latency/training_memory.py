@@ -93,7 +93,9 @@ class Training:
             return f"{frozen}, {ADAPTER_STATES.total:g} a trained one (adapters in fp32, as PEFT makes them)"
         convention = self.convention(variant)
         where = " on the host" if variant.offload is not Offload.NONE else ""
-        return f"{convention}{where}: {state_bytes(convention, self.element_bytes).total:g} bytes a parameter"
+        copy = " and 2 of copies in passes" if convention is Convention.AUTOCAST else ""
+        total = state_bytes(convention, self.element_bytes).total
+        return f"{convention}{where}: {total:g} bytes a parameter{copy}"
 
     def states(self, variant: Variant) -> StateBytes:
         """Return the bytes of a trained parameter on a GPU."""
@@ -147,10 +149,9 @@ def moments(
         logits = terms.logit * variant.micro_batch * training.context * training.model.vocab_size / variant.tp
         kept = _kept(training, variant, terms, activations)
         device = _items(states, gradients, kept, logits, fixed_bytes)
+        device["weights"] += _copies(training, variant)
         found.append(Moment(name, device, host))
     step = _items(states, 1.0, 0.0, 0.0, fixed_bytes + _temporaries(training, variant))
-    if variant.method is Method.FULL and training.convention(variant) is Convention.AUTOCAST:
-        step["weights"] -= AUTOCAST_COPY_BYTES * training.model.total_params
     found.append(Moment("optimizer step", step, host))
     if variant.method is Method.LAMDA:
         late = _device_states(training, variant, frozen=True)
@@ -187,6 +188,13 @@ def _device_states(training: Training, variant: Variant, frozen: bool = False) -
     weights = (base + each.weights * trained) / parts + (gathered if parts > variant.tp else 0.0)
     copies = 2.0 if variant.dp > 1 and variant.sharding is Sharding.NONE else 1.0  # DDP's buckets
     return StateBytes(weights, copies * each.gradients * trained / parts, each.optimizer * trained / parts)
+
+
+def _copies(training: Training, variant: Variant) -> float:
+    """Return the copies that autocast makes of weights for the time of a pass."""
+    if variant.method is not Method.FULL or training.convention(variant) is not Convention.AUTOCAST:
+        return 0.0
+    return AUTOCAST_COPY_BYTES * training.model.dense_params
 
 
 def _frozen_extras(training: Training, variant: Variant, frozen_columns: int) -> float:

@@ -4,15 +4,15 @@
   momentum and variance 12; with 2·N·B·C·H·L of checkpointed activations.
 - `18P` (DeepSpeed's estimators): 16-bit weights 2, fp32 gradients 4, fp32 master weights, momentum and
   variance 12.
-- `autocast` (torch's, as `hgpu tune` uses it): fp32 weights 4 and, while passes run, a 16-bit copy 2; fp32
-  gradients 4, momentum and variance 8. 18 in the passes as well, 16 in the optimizer step.
+- `autocast` (torch's, as `hgpu tune` uses it): fp32 weights 4, gradients 4, momentum and variance 8; and 2 of
+  a copy in 16 bits, of matrices that are multiplied, while passes run. So 18 too, but in the passes alone.
 - `plain`: weights, gradients, momentum and variance, all in the model's own format (torch's AdamW).
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-AUTOCAST_COPY_BYTES = 2.0
+AUTOCAST_COPY_BYTES = 2.0  # of each parameter that is multiplied, while passes run
 BUFFER_FACTOR = 1.5  # DeepSpeed's `additional_buffer_factor`, for pinned and staging buffers
 
 
@@ -46,7 +46,7 @@ def state_bytes(convention: Convention, element_bytes: float = 2.0) -> StateByte
     if convention is Convention.DEEPSPEED:
         return StateBytes(2.0, 4.0, 12.0)
     if convention is Convention.AUTOCAST:
-        return StateBytes(4.0 + AUTOCAST_COPY_BYTES, 4.0, 8.0)
+        return StateBytes(4.0, 4.0, 8.0)
     return StateBytes(element_bytes, element_bytes, 2 * element_bytes)
 
 

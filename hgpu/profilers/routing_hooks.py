@@ -45,11 +45,6 @@ class RoutingRecorder:
             if self.foresees and number + 1 < len(self.layers):
                 layer.register_forward_pre_hook(partial(self._foresee, number + 1), with_kwargs=True)
 
-    @property
-    def steps(self) -> int:
-        """Steps recorded and not taken yet."""
-        return len(self._columns)
-
     def end_step(self) -> None:
         """Keep what the step that has just run was seen to do; a step without tokens leaves nothing."""
         if self._inputs is None:

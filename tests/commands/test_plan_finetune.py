@@ -25,7 +25,7 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_template_is_planned_shown_listed_and_reported(hgpu: Run, tmp_path: Path) -> None:
+def test_the_template_is_planned_shown_and_reported(hgpu: Run, tmp_path: Path) -> None:
     assert hgpu("init", "finetune", "--out", "finetune.yaml").returncode == 0
     planned = hgpu("plan", "finetune.yaml")
     assert planned.returncode == 0, planned.stderr
@@ -33,8 +33,6 @@ def test_the_template_is_planned_shown_listed_and_reported(hgpu: Run, tmp_path: 
     assert "activations are estimated" in planned.stderr
     shown = hgpu("show", "latest", "--kind", "job")
     assert shown.returncode == 0 and "GiB on each GPU" in shown.stdout
-    listed = json.loads(hgpu("list", "job", "--json").stdout)
-    assert len(listed) == 1 and "qwen2.5-7b" in listed[0]["path"]
     assert hgpu("report", "latest", "--kind", "job", "--out", "job.html").returncode == 0
     page = (tmp_path / "job.html").read_text()
     assert "Qwen2.5-7B" in page and "optimizer step" in page
@@ -64,7 +62,6 @@ def test_jobs_share_limits_with_each_other_and_with_a_plan_beside_them(hgpu: Run
     assert both.returncode == 3 and "limits L4" in both.stderr
     for path in (spec, other):
         path.write_text(SPEC + "limits: {L4: 2}\n")
-    assert len(json.loads(hgpu("plan", str(spec), str(other), "--json").stdout)["jobs"]) == 2
     service = spec.with_name("service.yaml")
     service.write_text(
         "kind: serve\nmodel: Llama-3.2-1B\nworkload: {lengths: chat, rate_rps: 1}\nslo: {tpot_ms: 120}\n"
@@ -74,7 +71,7 @@ def test_jobs_share_limits_with_each_other_and_with_a_plan_beside_them(hgpu: Run
     assert [row["count"] for row in served["allocation"]] == [1]
     beside = hgpu("plan", str(spec), str(other), "--beside", served["digest"][:12])
     assert beside.returncode == 3 and "limits L4: 1" in beside.stderr
-    assert hgpu("plan", str(spec), "--beside", served["digest"][:12]).returncode == 0
+    assert len(json.loads(hgpu("plan", str(spec), str(other), "--json").stdout)["jobs"]) == 2
 
 
 def test_options_and_specs_of_other_plans_are_refused(hgpu: Run, spec: Path) -> None:
@@ -112,5 +109,3 @@ def test_a_plan_becomes_files_for_a_cluster_and_for_skypilot(hgpu: Run, spec: Pa
     assert hgpu("deploy", "latest", "--target", "sky", "--dry-run", "--out", "task").returncode == 0
     launched = hgpu("deploy", "latest", "--target", "sky")
     assert launched.returncode == 2 and "--dry-run" in launched.stderr
-    foreign = hgpu("deploy", "latest", "--target", "sky", "--dry-run", "--autoscale")
-    assert foreign.returncode == 2 and "--autoscale" in foreign.stderr

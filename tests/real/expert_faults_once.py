@@ -34,6 +34,18 @@ def refused(folder: str, rows: dict[str, Any], **options: Any) -> str:
     return ""
 
 
+def monolithic(folder: str, rows: dict[str, Any]) -> str:
+    """Return what an engine is refused with whose kernel says that it chooses the experts itself."""
+    from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+
+    ask = CPUUnquantizedExperts.is_monolithic
+    CPUUnquantizedExperts.is_monolithic = staticmethod(lambda: True)
+    try:
+        return refused(folder, rows)
+    finally:
+        CPUUnquantizedExperts.is_monolithic = ask
+
+
 def main(folder: str, hints: str, to: str) -> None:
     """Write what happened."""
     lru = {"slots": 4, "policy": "lru", "wide": False}
@@ -44,6 +56,7 @@ def main(folder: str, hints: str, to: str) -> None:
             "hints": refused(folder, {"slots": 4, "hints": hints}),
             "layers": refused(folder, lru | {"slots": [4, 4, 4]}),
             "compiled": refused(folder, lru, enforce_eager=False),
+            "monolithic": monolithic(folder, lru),
         }
     }
     gc.collect()

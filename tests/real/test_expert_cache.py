@@ -1,12 +1,14 @@
 """The expert cache in real vLLM: the same bits as without, clear refusals, no token after a failed copy."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -101,6 +103,7 @@ def test_resident_bytes_fall(exact: dict[str, Any]) -> None:
         ("hints", "the hints are of 2 layers of 8 experts"),
         ("layers", "`slots` of hgpu_experts are those of 3 layers"),
         ("compiled", "can't serve compiled models and CUDA graphs"),
+        ("monolithic", "can't feed the kernel of backend CPU"),
     ],
 )
 def test_an_engine_that_cant_be_doesnt_start(faults: dict[str, Any], case: str, said: str) -> None:
@@ -190,3 +193,42 @@ def test_a_model_without_experts_is_refused(small_model: Path) -> None:
     config = EngineArgs(str(small_model), additional_config=rows, enforce_eager=True).create_engine_config()
     with made_under(config), pytest.raises(InputError, match="a model without experts"):
         store_here()
+
+
+@imports_vllm
+@pytest.mark.parametrize(
+    ("backend", "has_bias", "said"),
+    [("FLASHINFER_CUTLASS", False, "backend FlashInfer CUTLASS"), ("TRITON", True, "experts with a bias")],
+)
+def test_kernels_that_know_experts_by_number_are_refused(backend: str, has_bias: bool, said: str) -> None:
+    from vllm.model_executor.layers.fused_moe.oracle.unquantized import UnquantizedMoeBackend
+
+    from hgpu.runtime.vllm.expert_refusals import require_layer
+
+    method = SimpleNamespace(is_monolithic=False, unquantized_backend=UnquantizedMoeBackend[backend])
+    with pytest.raises(InputError, match=said):
+        require_layer(SimpleNamespace(has_bias=has_bias), method)
+    known = SimpleNamespace(is_monolithic=False, unquantized_backend=UnquantizedMoeBackend.TRITON)
+    require_layer(SimpleNamespace(has_bias=False), known)
+
+
+@imports_vllm
+def test_a_vllm_without_the_hooks_is_refused_where_the_cache_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
+
+    from hgpu.runtime.vllm.expert_plugin import register
+    from hgpu.runtime.vllm.features import missing_expert_features
+
+    assert missing_expert_features() == []
+    monkeypatch.delattr(BaseRouter, "_compute_routing")
+    monkeypatch.setattr(sys, "argv", ["vllm", "serve", "m", "--additional-config", '{"hgpu_experts": {}}'])
+    with pytest.raises(InputError, match=r"can't be used in vLLM .*it has no BaseRouter\._compute_routing"):
+        register()
+    logger = logging.getLogger("vllm.hgpu")
+    monkeypatch.setattr(logger, "propagate", False)  # vLLM's parent logger does or doesn't, as it is set up
+    logger.addHandler(caplog.handler)
+    monkeypatch.setattr(sys, "argv", ["vllm", "serve", "m"])
+    register()  # who doesn't ask isn't stopped
+    assert "lacks BaseRouter._compute_routing" in caplog.text
