@@ -15,6 +15,7 @@ from hgpu.artifacts.payloads.job import (
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.provenance import Provenance
 from hgpu.core.training import Method, Offload
+from hgpu.solvers.job_tiers import placement_gap
 from hgpu.solvers.job_ways import GIB, Unusable, Way, runnable, training_of
 from hgpu.specs.finetune_job import Finetune
 
@@ -49,6 +50,7 @@ def job_payload(
         device_capacity_bytes=resolve_gpu(way.offer.gpu).memory_bytes,
         host_capacity_bytes=_host_capacity(way),
         placement=_placement(way),
+        placement_gap=placement_gap(finetune, way),
         activations=ActivationSource(
             provenance=way.activations.provenance,
             source=way.activations.source,

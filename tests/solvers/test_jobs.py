@@ -152,6 +152,8 @@ def test_tiers_are_placed_by_level_and_hold_all_that_is_offloaded() -> None:
     total = sum(sum(tiers.values()) for tiers in placed.values())
     assert total == pytest.approx(payload.choice.host_bytes)
     assert "optimizer on DRAM" in payload.choice.seconds_by_bound
+    gap = payload.placement_gap
+    assert gap is not None and gap.proven and gap.exact_step_s <= gap.rule_step_s < 1.1 * gap.exact_step_s
 
 
 def test_two_jobs_share_a_limit_and_machines_beside_them_count() -> None:

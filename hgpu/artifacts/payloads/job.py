@@ -26,6 +26,14 @@ class PlacedRow(Strict):
     bytes_by_tier: dict[str, int]
 
 
+class PlacementGap(Strict):
+    """A step by the published placement in memory tiers, and by the shortest (`proven`: none is shorter)."""
+
+    rule_step_s: float
+    exact_step_s: float
+    proven: bool
+
+
 class JobChoice(Strict):
     """One way to run the job on machines of one offer; `bound` is what most of a step is spent on.
 
@@ -109,6 +117,7 @@ class JobPayload(Strict):
     device_capacity_bytes: int
     host_capacity_bytes: int | None
     placement: list[PlacedRow]
+    placement_gap: PlacementGap | None = None
     activations: ActivationSource
     binding: list[BindingRow]
     alternatives: list[JobChoice]
