@@ -14,7 +14,7 @@ from hgpu.core.errors import HgpuError
 COMMANDS = {
     "init": "Write a commented spec file.",
     "gpus": "Show the catalog: attached GPUs, GPU types, offers and prices.",
-    "profile": "Measure each GPU type of a spec, or estimate it.",
+    "profile": "Measure each GPU type of a spec, or estimate it; `profile memory`: this machine's memory.",
     "fit": "Fit step models to profiles, with cross-validated error.",
     "estimate": "Estimate TTFT, TPOT and throughput of operating points.",
     "plan": "Find the minimal-cost allocation, its baselines, and why.",
@@ -34,6 +34,10 @@ COMMANDS = {
 }
 
 
+# Commands of two words whose first is a command by itself.
+TWO_WORDS = {"profile memory": "profile_memory"}
+
+
 class LazyGroup(TyperGroup):
     """Lists commands from COMMANDS and imports one only to run it."""
 
@@ -50,6 +54,10 @@ class LazyGroup(TyperGroup):
         name = args[0] if args else ""
         if name not in COMMANDS:
             return super().resolve_command(ctx, args)
+        both = " ".join(args[:2])
+        if both in TWO_WORDS:
+            module = import_module(f"hgpu.commands.{TWO_WORDS[both]}")
+            return both, typer.main.get_command(module.app), args[2:]
         module = import_module(f"hgpu.commands.{name}")
         return name, typer.main.get_command(module.app), args[1:]
 

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/lamda/pretrain.py FOLDER
 
-Also writes what it is tuned on: the language reference that Python's `help()` shows (prose, and none of what
-the model has seen), as `topics.jsonl`.
+Also writes what it is tuned on, none of which it has seen: `idlelib.jsonl`, the code of Python's own editor
+(a mild shift), and `topics.jsonl`, the prose of the language reference that `help()` shows (a hard one).
 """
 
 import argparse
@@ -83,8 +83,14 @@ def pretrain(folder: Path, hidden: int, layers: int, steps: int) -> None:
             print(f"{step} loss {loss.item():.3f} after {time.monotonic() - began_s:.0f} s", file=sys.stderr)
     model.save_pretrained(folder)
     topics = import_module("pydoc_data.topics").topics
-    lines = [json.dumps({"text": topics[name]}, ensure_ascii=False) for name in sorted(topics)]
-    (folder / "topics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_texts(folder / "topics.jsonl", [topics[name] for name in sorted(topics)])
+    editor = sorted((Path(sysconfig.get_path("stdlib")) / "idlelib").glob("*.py"))
+    write_texts(folder / "idlelib.jsonl", [path.read_text(encoding="utf-8") for path in editor])
+
+
+def write_texts(path: Path, texts: list[str]) -> None:
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

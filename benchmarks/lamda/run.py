@@ -1,10 +1,11 @@
 """LaMDA beside LoRA and a full fine-tune, on a model and a text that `pretrain.py` made.
 
-    OMP_NUM_THREADS=1 python benchmarks/lamda/run.py FOLDER
+    OMP_NUM_THREADS=1 python benchmarks/lamda/run.py FOLDER/idlelib.jsonl      # or FOLDER/topics.jsonl
 
 LoRA and LaMDA are tried with as many settings as each other (GRID) on seed 0; of each method the setting that
 is best on the validation sequences is run on SEEDS, and judged on test sequences that nothing was chosen by.
-Finished runs are kept in FOLDER/runs.jsonl, so that a second call goes on. Prints the table of the README.
+LaMDA++ takes LaMDA's setting. Finished runs are kept in a .runs.jsonl beside the data, so that a second call
+goes on. Prints the table of the README.
 """
 
 import argparse
@@ -32,21 +33,29 @@ from hgpu.tuning.train import mean_loss, train
 SEEDS = (1, 2, 3)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GRID: dict[str, list[dict[str, Any]]] = {
-    "lora": [{"rank": rank, "learning_rate": rate} for rank in (8, 16) for rate in (1e-2, 3e-2)],
+    "lora": [
+        {"rank": rank, "learning_rate": rate}
+        for rank, rate in ((16, 3e-3), (16, 1e-2), (32, 1e-3), (32, 3e-3), (32, 1e-2))
+    ],
     "lamda": [
         {"rank": rank, "freeze_share": share, "learning_rate": rate}
-        for rank, share in ((16, 0.1), (24, 0.05))
-        for rate in (1e-2, 3e-2)
+        for rank, share, rate in (
+            (16, 0.25, 1e-2),
+            (24, 0.25, 1e-2),
+            (16, 0.55, 1e-2),
+            (16, 0.55, 3e-3),
+            (16, 0.55, 1e-3),
+        )
     ],
-    "lamda++": [{"rank": 16, "freeze_share": 0.1, "learning_rate": rate} for rate in (1e-2, 3e-2)],
-    "full": [{"learning_rate": rate} for rate in (5e-4, 1e-3)],
 }
+FULL = {"learning_rate": 1e-3}  # of the full fine-tune, on the first seed only
 ROUNDS = 12  # of the timing, in which the methods take turns
 
 
-def job_for(folder: Path, arm: str, steps: int, seed: int, **settings: Any) -> TuneJob:
+def job_for(data: Path, arm: str, steps: int, seed: int, **settings: Any) -> TuneJob:
+    """The job of a method on the model that lies beside its data."""
     job = TuneJob(
-        model=str(folder),
+        model=str(data.parent),
         dtype=None,
         precision="plain",
         method=Method("lamda" if arm == "lamda++" else arm),
@@ -60,7 +69,7 @@ def job_for(folder: Path, arm: str, steps: int, seed: int, **settings: Any) -> T
         micro_batch=4,
         steps=steps,
         checkpointing=False,
-        data=str(folder / "topics.jsonl"),
+        data=str(data),
         learning_rate=1e-3,
         weight_decay=0.0,
         warmup_steps=10,
@@ -132,9 +141,9 @@ def saved_bytes(job: TuneJob) -> int:
     return sum(kept.values())
 
 
-def measured(folder: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]:
+def measured(data: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]:
     """Peak memory of training in this process (which does nothing else), and what a pass saves."""
-    job = job_for(folder, arm, 3, 0, context=512, batch=16, micro_batch=16, **settings)
+    job = job_for(data, arm, 3, 0, context=512, batch=16, micro_batch=16, **settings)
     job = replace(job, freeze_share=1 / 3)  # LaMDA: one step with B and two without
     sequences = load_sequences(job)
     model, _ = adapt(load_model(job, "cpu"), job)
@@ -145,17 +154,17 @@ def measured(folder: Path, arm: str, settings: dict[str, Any]) -> dict[str, floa
     return {"peak_bytes": course.peak_bytes - before, "saved_bytes": saved_bytes(job)}
 
 
-def in_process(folder: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]:
-    words = [sys.executable, __file__, str(folder), "--measure", arm, json.dumps(settings)]
+def in_process(data: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]:
+    words = [sys.executable, __file__, str(data), "--measure", arm, json.dumps(settings)]
     freed = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # or glibc keeps what is freed, and the peak is of its habits
     done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, **freed})
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def timed(folder: Path, best: dict[str, dict[str, Any]]) -> dict[str, float]:
+def timed(data: Path, best: dict[str, dict[str, Any]]) -> dict[str, float]:
     """CPU seconds of a pass and its gradients, B frozen: medians over rounds of all methods in turn."""
-    jobs = {arm: job_for(folder, arm, 1, 0, **settings) for arm, settings in best.items()}
+    jobs = {arm: job_for(data, arm, 1, 0, **settings) for arm, settings in best.items()}
     models = {arm: adapt(load_model(job, "cpu"), job)[0] for arm, job in jobs.items()}
     tokens = torch.randint(0, 2048, (8, 256))
     seconds: dict[str, list[float]] = {arm: [] for arm in models}
@@ -173,27 +182,29 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def main(folder: Path, steps: int) -> None:
-    journal = Journal(folder / "runs.jsonl")
-    plain = job_for(folder, "full", steps, 0)
+def main(data: Path, steps: int) -> None:
+    journal = Journal(data.with_suffix(".runs.jsonl"))
+    plain = job_for(data, "full", steps, 0)
     sequences = load_sequences(plain)
 
     def untouched() -> dict[str, float]:
         return {"test": mean_loss(load_model(plain, "cpu"), plain, sequences.held_out[1::2])}
 
     def run(arm: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-        job = job_for(folder, arm, steps, seed, **settings)
+        job = job_for(data, arm, steps, seed, **settings)
         return journal.once(run_key(arm, seed, settings), lambda: one_run(job, sequences))
 
     def remember(arm: str, settings: dict[str, Any]) -> dict[str, Any]:
         key = f"memory of {run_key(arm, 0, settings)}"
-        return journal.once(key, lambda: in_process(folder, arm, settings))
+        return journal.once(key, lambda: in_process(data, arm, settings))
 
     base = journal.once("untouched", untouched)
     best = {arm: min(grid, key=lambda it: run(arm, 0, it)["validation"]) for arm, grid in GRID.items()}
-    finals = {arm: [run(arm, seed, settings) for seed in SEEDS] for arm, settings in best.items()}
+    best |= {"lamda++": best["lamda"], "full": FULL}
+    seeds = {arm: SEEDS[:1] if arm == "full" else SEEDS for arm in best}
+    finals = {arm: [run(arm, seed, best[arm]) for seed in seeds[arm]] for arm in best}
     memory = {arm: remember(arm, settings) for arm, settings in best.items()}
-    print_table(base, best, finals, memory, journal.once(f"time of {best}", lambda: timed(folder, best)))
+    print_table(base, best, finals, memory, journal.once(f"time of {best}", lambda: timed(data, best)))
 
 
 def print_table(base: Any, best: Any, finals: Any, memory: Any, times: Any) -> None:
@@ -205,7 +216,7 @@ def print_table(base: Any, best: Any, finals: Any, memory: Any, times: Any) -> N
     )
     print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for arm, runs in finals.items():
-        ratios = [run["test"] / other["test"] for run, other in zip(runs, lora, strict=True)]
+        ratios = [run["test"] / other["test"] for run, other in zip(runs, lora, strict=False)]
         setting = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in best[arm].items())
         mean, losses = runs[0]["mean_parameters"], [f"{run['test']:.3f}" for run in runs]
         print(
@@ -219,11 +230,11 @@ def print_table(base: Any, best: Any, finals: Any, memory: Any, times: Any) -> N
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--measure", nargs=2, metavar=("ARM", "SETTINGS"), help="internal: one arm's memory")
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measured(given.folder, given.measure[0], json.loads(given.measure[1]))))
+        print(json.dumps(measured(given.data, given.measure[0], json.loads(given.measure[1]))))
     else:
-        main(given.folder, given.steps)
+        main(given.data, given.steps)

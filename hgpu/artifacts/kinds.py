@@ -10,9 +10,11 @@ from hgpu.artifacts.payloads.deployment import DeploymentPayload
 from hgpu.artifacts.payloads.job import JobPayload
 from hgpu.artifacts.payloads.latency import LatencyPayload
 from hgpu.artifacts.payloads.load import LoadPayload
+from hgpu.artifacts.payloads.memory import MemoryPayload
 from hgpu.artifacts.payloads.placement import PlacementPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.payloads.profile import ProfilePayload
+from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.payloads.simulation import SimulationPayload
 from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.core.errors import UnknownName
@@ -30,15 +32,17 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("profile", 2, ProfilePayload),
-        Kind("latency", 2, LatencyPayload),
-        Kind("plan", 3, PlanPayload),
+        Kind("profile", 3, ProfilePayload),
+        Kind("routing", 1, RoutingPayload),
+        Kind("latency", 3, LatencyPayload),
+        Kind("plan", 4, PlanPayload),
         Kind("placement", 1, PlacementPayload),
         Kind("simulation", 1, SimulationPayload),
-        Kind("deployment", 2, DeploymentPayload),
+        Kind("deployment", 3, DeploymentPayload),
         Kind("bench", 1, BenchPayload),
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
+        Kind("memory", 1, MemoryPayload),
         Kind("tuning", 1, TuningPayload),
         Kind("activations", 1, ActivationsPayload),
         Kind("job", 1, JobPayload),

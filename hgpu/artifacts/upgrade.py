@@ -65,13 +65,48 @@ def _plan_of_version_2(document: Document) -> Document:
     return {**document, "payload": {**old, "allocation": rows}}
 
 
+def _without_experts(row: Document) -> Document:
+    """Return what holds an operating point of a time when no engine had experts in host memory."""
+    return {**row, "point": {**row["point"], "experts": None}}
+
+
+def _resident_point(document: Document) -> Document:
+    return {**document, "payload": _without_experts(document["payload"])}
+
+
+def _latency_of_version_2(document: Document) -> Document:
+    """Version 3 adds what copying experts takes; nothing was copied before it."""
+    payload = _without_experts(document["payload"])
+    latency = {**payload["latency"], "step": {**payload["latency"]["step"], "copies": None}}
+    return {**document, "payload": {**payload, "latency": latency}}
+
+
+def _plan_of_version_3(document: Document) -> Document:
+    """Version 4 adds expert caches, and in the steps that a phase scheduler is told what copying takes."""
+    payload = document["payload"]
+    rows = [_without_experts(row) for row in payload["allocation"]]
+    for row in rows:
+        if row["phases"] and row["phases"]["step"]:
+            row["phases"] = {**row["phases"], "step": {**row["phases"]["step"], "copies": None}}
+    return {**document, "payload": {**payload, "allocation": rows}}
+
+
+def _deployment_of_version_2(document: Document) -> Document:
+    slots = [_without_experts(row) for row in document["payload"]["slots"]]
+    return {**document, "payload": {**document["payload"], "slots": slots}}
+
+
 # (kind, version it reads) -> a pure function that returns the document one version later
 UPGRADES: Mapping[tuple[str, int], Upgrade] = {
     ("profile", 1): _point_of_payload,
+    ("profile", 2): _resident_point,
     ("latency", 1): _latency_of_version_1,
+    ("latency", 2): _latency_of_version_2,
     ("plan", 1): _plan_of_version_1,
     ("plan", 2): _plan_of_version_2,
+    ("plan", 3): _plan_of_version_3,
     ("deployment", 1): _deployment_of_version_1,
+    ("deployment", 2): _deployment_of_version_2,
 }
 
 

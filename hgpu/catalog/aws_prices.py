@@ -44,6 +44,7 @@ class Machine:
     gpu: str
     gpu_count: int
     vcpus: int
+    host_memory_gib: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ def _offer(
         price_date=today.isoformat(),
         source=price.source,
         available=available,
+        host_memory_gib=machine.host_memory_gib,
     )
 
 
@@ -155,7 +157,8 @@ def _machines(ec2: Any) -> tuple[list[Machine], list[str]]:
             told = ", ".join(f"{card['Count']} {card['Manufacturer']} {card['Name']}" for card in cards)
             unknown.append(f"{name} has GPUs that the catalog doesn't hold: {told}")
         else:
-            machines.append(Machine(name, gpu, int(cards[0]["Count"]), int(row["VCpuInfo"]["DefaultVCpus"])))
+            vcpus, memory_gib = row["VCpuInfo"]["DefaultVCpus"], row["MemoryInfo"]["SizeInMiB"] / 2**10
+            machines.append(Machine(name, gpu, int(cards[0]["Count"]), int(vcpus), memory_gib))
     return machines, unknown
 
 

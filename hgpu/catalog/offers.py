@@ -35,6 +35,7 @@ class _Entry(BaseModel):
     price_date: str
     source: _Text
     available: int | None = Field(default=None, ge=0)
+    host_memory_gib: float | None = Field(default=None, gt=0)
 
     @field_validator("price_date", mode="before")
     @classmethod

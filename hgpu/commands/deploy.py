@@ -68,7 +68,7 @@ def deploy(
     folder = out or Path("manifests")
     loop = placement_of(results, plan)
     if loop is not None:
-        files, by_hand = write_placement(call, loop, target, folder, crds)
+        files, by_hand = write_placement(call, loop, target, folder, crds, call.params)
         document = rendered_json(target, folder, files)
         print_json(document) if json else print_rendered(target, folder, files, by_hand)
         return
@@ -78,7 +78,7 @@ def deploy(
         document = rendered_json(target, folder, files)
         print_json(document) if json else print_rendered(target, folder, files, by_hand)
         return
-    refuse_passed_over([n for n, v in (("command", command), ("claim", claim)) if v], "of a fine-tune")
+    refuse_passed_over([n for n, v in (("command", command), ("claim", claim)) if v], "of a job")
     rendering = {
         "name": name,
         "namespace": namespace,

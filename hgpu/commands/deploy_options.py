@@ -45,10 +45,11 @@ Crds = Annotated[Path | None, typer.Option(help="Folder of custom resource defin
 
 # Of jobs.
 Command = Annotated[
-    str | None, typer.Option(help="Of a fine-tune: what runs on each machine, instead of hgpu tune.")
+    str | None,
+    typer.Option(help="Of a job: what runs instead of hgpu tune, or starts a loop."),
 ]
 Claim = Annotated[
-    str | None, typer.Option(help="Of a fine-tune: Kubernetes' volume claim for data and results; hgpu-data.")
+    str | None, typer.Option(help="Of a job: Kubernetes' volume claim for data and results; hgpu-data.")
 ]
 
 # Of one target's launches.

@@ -1,6 +1,8 @@
 """What `hgpu deploy` calls for a placement of a loop: render, check and write it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -9,10 +11,11 @@ from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact
 from hgpu.commands.given import given_options
 from hgpu.core.errors import ArtifactError, InputError
-from hgpu.deploy.render.rl_targets import loop_target
+from hgpu.deploy.render.rl_targets import loop_target, render_loop
 from hgpu.deploy.render.write import Written, write_rendered
 
-TAKEN = ("plan", "target", "dry_run", "out", "crds", "results", "json")
+RENDERING = ("name", "namespace", "image", "secret")
+TAKEN = (*RENDERING, "plan", "target", "dry_run", "out", "crds", "command", "claim", "results", "json")
 KINDS = ("plan", "placement", "job")  # what can be deployed
 
 
@@ -31,6 +34,7 @@ def write_placement(
     target: str,
     out: Path,
     definitions: Path | None,
+    values: Mapping[str, Any],
 ) -> tuple[list[Written], str]:
     """Write what a target would be given, and return the files and the command that applies them."""
     found = loop_target(target)
@@ -45,4 +49,8 @@ def write_placement(
             "it writes and checks their configuration",
             f"--dry-run --out DIR, then: {found.by_hand.format(out='DIR')}",
         )
-    return write_rendered(found.render(placement.payload), found.check, out, definitions), by_hand
+    rendering = {name: values[name] for name in RENDERING if values.get(name) is not None}
+    documents = render_loop(
+        placement.payload, placement.short, target, rendering, values.get("command"), values.get("claim")
+    )
+    return write_rendered(documents, found.check, out, definitions), by_hand

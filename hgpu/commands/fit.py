@@ -25,6 +25,7 @@ def fit(
     from hgpu.artifacts.resolve import resolve
     from hgpu.artifacts.reuse import save_once
     from hgpu.core.errors import InputError
+    from hgpu.latency.routing_source import routing_behind
     from hgpu.latency.select import latency_draft, samples_of, unfitted
     from hgpu.report.fit_plot import save_fit_plot
     from hgpu.report.latency import fits_json, print_fits
@@ -35,7 +36,9 @@ def fit(
         raise InputError(
             "nothing to fit", f"every profile under {results} has a fit, or there is none", "run hgpu profile"
         )
-    fitted = [save_once(results, latency_draft(profile)) for profile in chosen]
+    fitted = [
+        save_once(results, latency_draft(profile, routing_behind(results, profile))) for profile in chosen
+    ]
     for latency, profile in zip(fitted, chosen, strict=True):
         note(f"drawn: {save_fit_plot(latency, samples_of(profile))}")
     print_json(fits_json(fitted)) if json else print_fits(fitted)

@@ -10,7 +10,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def init(
-    kind: Annotated[str, typer.Argument(help="What to plan: serve, finetune or rl.")] = "serve",
+    kind: Annotated[str, typer.Argument(help="What to plan: serve, offload, finetune or rl.")] = "serve",
     out: Annotated[Path | None, typer.Option(help="File to write; stdout where none is given.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:

@@ -11,10 +11,12 @@ from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.offers import price_date
-from hgpu.commands.plan_notes import say_age, say_sources
+from hgpu.commands.plan_notes import once, say_age, say_memory, say_sources
 from hgpu.commands.solved_from import solved_from
 from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.operating_point import Mode
+from hgpu.latency.offload_points import with_caches
+from hgpu.latency.routing_source import named_routing
 from hgpu.latency.select import Selection, select_latency
 from hgpu.report.output import note
 from hgpu.report.progress import progress_of
@@ -101,14 +103,19 @@ def plan_services(
 ) -> list[Artifact[PlanPayload]]:
     """Plan services together, each made from its spec, and keep a plan of each."""
     _require_simulation(asked, services)
+    cached = [
+        with_caches(service, named_routing(asked.root, service.routing), once(said)) for service in services
+    ]
+    services = [one.service for one in cached]
     selections = [
-        select_latency(asked.root, service.model, service.points, asked.refs, asked.estimate)
-        for service in services
+        select_latency(asked.root, service.model, service.points, asked.refs, asked.estimate, one.routing)
+        for service, one in zip(services, cached, strict=True)
     ]
     demands = []
     for service, selection, key in zip(services, selections, keys, strict=True):
         say_sources(selection, asked.confidence, said)
         say_age(service, said)
+        say_memory(service, said)
         models = {point: artifact.payload.latency for point, artifact in selection.chosen.items()}
         demands.append(Demand(service, Candidates(models, selection.refused, asked.confidence), key))
     change = _change(asked, keys)

@@ -1,5 +1,6 @@
 """`hgpu profile`: measure each GPU type of a spec."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,6 +40,18 @@ def profile(
     point_limit: Annotated[
         float, typer.Option(min=1, help="Seconds in which vLLM must run a batch once; it is stopped then.")
     ] = 900.0,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="offload: record which experts real prompts are routed to, instead of times."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help='Of --mode offload: JSON lines, as {"prompt": "..."}.')
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of it: prompts that run at once. May be repeated.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Of it: tokens that each prompt is continued by.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of it: sampling temperature.")] = 1.0,
     on: c.On = None,
     bucket: c.Bucket = None,
     install: c.Install = None,
@@ -60,15 +73,25 @@ def profile(
     Of a spec of kind finetune, measures the activations of each way to train on the CPU, on small copies.
     A broken run resumes where it stopped. GPU types that aren't attached are estimated, and say so. With --on
     it rents a machine of each type, after your yes to its cost, measures there, and takes it away.
+    `hgpu profile memory` measures this machine's memory instead, and needs no spec.
+    With --mode offload it records what an expert cache is planned from: which experts real prompts are routed
+    to, and how fast an expert is copied.
 
     Example: hgpu profile spec.yaml --gpu L4 --load-format dummy
     """
     from hgpu.commands.cloud_request import CloudRequest, refuse_without_on
     from hgpu.commands.job_planning import are_finetunes
-    from hgpu.commands.profile_request import Request
+    from hgpu.commands.profile_request import Request, RoutingRequest
     from hgpu.report.output import print_json
     from hgpu.report.profile import print_profiles, profiles_json
 
+    if mode is not None or prompts is not None or batch:
+        from hgpu.commands.routing_profiling import record_routes, refuse_options
+
+        refuse_options(mode, {"--url": url, "--ray": ray, "--on": on})
+        route = RoutingRequest(results, prompts, tuple(batch or ()), tokens, temperature, load_format)
+        record_routes(spec, gpu, route, json)
+        return
     if are_finetunes([spec]):
         from hgpu.commands.activation_profiling import profile_activations
         from hgpu.commands.misplaced import refuse_other_options

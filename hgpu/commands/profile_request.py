@@ -20,3 +20,15 @@ class Request:
     ray: str | None = None
     ray_timeout_s: float = 60.0
     point_limit_s: float = POINT_LIMIT_S
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRequest:
+    """What the user asked of the recording of routes."""
+
+    root: Path
+    prompts: Path | None
+    batches: tuple[int, ...]
+    tokens: int
+    temperature: float
+    load_format: str

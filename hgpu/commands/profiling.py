@@ -10,6 +10,8 @@ from hgpu.catalog.gpus import attached_gpus, resolve_gpu
 from hgpu.commands.profile_request import Request
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.core.operating_point import OperatingPoint
+from hgpu.latency.offload_points import with_caches
+from hgpu.latency.routing_source import named_routing
 from hgpu.latency.select import profile_draft
 from hgpu.profilers.endpoint import EndpointJob, profile_endpoint
 from hgpu.profilers.estimate import estimate
@@ -27,6 +29,8 @@ def profile_points(
 ) -> list[Artifact[ProfilePayload]]:
     """Profile every operating point of a spec, or those of the named GPU types."""
     service = service_of(load_spec(path))
+    routing = named_routing(request.root, service.routing)
+    service = with_caches(service, routing, note).service
     machine = this_machine(attached_gpus())
     points = _points(service, gpus)
     if request.ray is not None:
@@ -56,6 +60,9 @@ def _chosen(request: Request, point: OperatingPoint, machine: Machine) -> "Profi
         if profiler not in PROFILERS:
             raise UnknownName("profiler", profiler, ["auto", *PROFILERS])
         return PROFILERS[profiler]
+    if point.experts is not None:
+        note(f"{point.name}: estimated, as its steps depend on the routing: see hgpu profile --mode offload")
+        return PROFILERS["estimate"]
     if machine.fits(resolve_gpu(point.gpu), point.tp):
         return PROFILERS["vllm"]
     note(f"{point.name}: not attached here, so it is estimated")
@@ -66,7 +73,8 @@ def _estimate(
     service: Service, point: OperatingPoint, _: Machine, request: Request
 ) -> Artifact[ProfilePayload]:
     result = estimate(service.model, resolve_gpu(point.gpu), point)
-    return save_once(request.root, profile_draft(service.model, point, result, {}))
+    routing = named_routing(request.root, service.routing) if point.experts else None
+    return save_once(request.root, profile_draft(service.model, point, result, {}, routing))
 
 
 def _silicon(
@@ -113,6 +121,12 @@ def _endpoint(
     if request.url is None:
         raise InputError(
             "which server to profile isn't said", "the profiler `endpoint` needs --url", "add it"
+        )
+    if point.experts is not None:
+        raise InputError(
+            f"{point.name} can't be measured over a URL",
+            "made-up prompts are routed otherwise than yours, and copies depend on the routing",
+            "record the routing with `hgpu profile --mode offload`, and name it in offload.routing",
         )
     url = request.url.rstrip("/").removesuffix("/v1")
     job = EndpointJob(url, service.model, point, request.repeats, kv_capacity_tokens=request.kv_tokens)

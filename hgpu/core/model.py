@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from hgpu.core.experts import ExpertCache
 from hgpu.core.gpu import DType
 
 
@@ -74,12 +75,29 @@ class ModelSpec:
     @property
     def weight_bytes(self) -> float:
         """Bytes of all stored weights."""
-        experts = self.moe_layers * self.experts * self.expert_bytes
         return (
             self.dense_params * self.dense_bits / 8
             + self.embedding_params * self.embedding_bits / 8
-            + experts
+            + self.all_expert_bytes
         )
+
+    @property
+    def all_expert_bytes(self) -> float:
+        """Bytes of all routed experts of all layers: what host memory holds in mode `offload`."""
+        return self.moe_layers * self.experts * self.expert_bytes
+
+    def resident_bytes(self, cache: ExpertCache | None) -> float:
+        """Return the weight bytes on the devices: all, or in mode `offload` those of experts with a slot.
+
+        The wide buffer counts with them, unless every expert has a slot; copies go straight into slots, so
+        that nothing else is needed to stage them.
+        """
+        if cache is None:
+            return self.weight_bytes
+        slots = sum(cache.slots_of(self.experts, self.experts_per_token, self.moe_layers))
+        if cache.wide and slots < self.moe_layers * self.experts:
+            slots += self.experts
+        return self.weight_bytes - self.all_expert_bytes + slots * self.expert_bytes
 
     @property
     def flops_per_token(self) -> float:

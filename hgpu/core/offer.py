@@ -17,7 +17,8 @@ class Market(StrEnum):
 class Offer:
     """One instance type in one region and market, with its price for the whole machine.
 
-    `available` caps how many can be had; None means no cap is known.
+    `available` caps how many can be had; None means no cap is known. `host_memory_gib` is the memory of the
+    whole machine beside its GPUs', None where it isn't known.
     """
 
     cloud: str
@@ -30,6 +31,7 @@ class Offer:
     price_date: str
     source: str
     available: int | None = None
+    host_memory_gib: float | None = None
 
     @property
     def name(self) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from hgpu.core.errors import InputError
+from hgpu.core.experts import ExpertCache
 from hgpu.core.gpu import DType
 
 
@@ -36,28 +38,43 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A GPU type, a tensor parallel degree, a mode and engine options."""
+    """A GPU type, a tensor parallel degree, a mode and engine options; in mode `offload` an expert cache.
+
+    Raises InputError for mode `offload` without a cache, and for a cache in another mode.
+    """
 
     gpu: str
     tp: int = 1
     mode: Mode = Mode.MIXED
     dtype: DType = DType.BF16
     engine: EngineOptions = field(default_factory=EngineOptions)
+    experts: ExpertCache | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mode is Mode.OFFLOAD) != (self.experts is not None):
+            raise InputError(
+                f"an operating point in mode '{self.mode}' with{'out' if not self.experts else ''} a cache",
+                "mode 'offload' has an expert cache, and no other mode has one",
+                "give both or neither",
+            )
 
     @property
     def name(self) -> str:
-        """Short label, as `H100-SXM tp2` or `L4`."""
+        """Short label, as `H100-SXM tp2`, `L4` or `L4 offload 25% pinned_lfu`."""
         parts = [self.gpu]
         if self.tp > 1:
             parts.append(f"tp{self.tp}")
         if self.mode is not Mode.MIXED:
             parts.append(str(self.mode))
+        if self.experts is not None:
+            parts.append(self.experts.name)
         return " ".join(parts)
 
     @property
     def full_name(self) -> str:
-        """The name with the token budget of a step, as `L4 512t`."""
-        return f"{self.name} {self.engine.max_num_batched_tokens}t"
+        """The name with the token budget of a step, as `L4 512t`; in mode `offload` with its batch limit."""
+        seqs = f" {self.engine.max_num_seqs} seqs" if self.experts is not None else ""
+        return f"{self.name}{seqs} {self.engine.max_num_batched_tokens}t"
 
     def times(self, other: "OperatingPoint") -> bool:
         """Tell whether a step model of this point is one of another's.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hgpu.core.copies import ExpertCopies
 from hgpu.core.provenance import Provenance
 
 
@@ -98,7 +99,8 @@ class StepModel:
     however short the prompt (benchmarks/silicon). A fraction of a chunk, as a closed form may ask about,
     pays that fraction. Every feature grows with every
     part of the batch and no coefficient is negative, so a larger step is never predicted to be
-    faster, and no prediction is negative.
+    faster, and no prediction is negative. Where experts are copied from the host, `copies` says what that
+    makes of t (mode `offload`).
     """
 
     overhead_s: float
@@ -111,6 +113,7 @@ class StepModel:
     expert_reuse: float = 0.0
     expert_weight_share: float = 0.0
     prefill_s: float = 0.0
+    copies: ExpertCopies | None = None
 
     def step_s(self, batch: StepBatch) -> float:
         """Return the predicted seconds of one step. Arrays in `batch` give an array."""
@@ -126,7 +129,7 @@ class StepModel:
             + self.seq_s * batch.seqs
             + self.prefill_s * at_most_one(batch.prefill_seqs)
         )
-        return seconds
+        return seconds if self.copies is None else self.copies.step_s(batch.tokens, seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from hgpu.artifacts.store import Artifact
 from hgpu.catalog.gpus import attached_gpus
 from hgpu.core.errors import HgpuError, InputError, UnknownName
 from hgpu.deploy.driver import Deployed, DeploymentStatus, DeployOptions, Destroyed, Progress
+from hgpu.deploy.experts import write_hints
 from hgpu.deploy.launch import Commands, PlanRef, VllmCommands, deployment_name, located
 from hgpu.deploy.local_status import status_of
 from hgpu.deploy.lock import locked, worker
@@ -65,6 +66,7 @@ class LocalDriver:
         payload = paired(plan.payload) if options.two_engines else plan.payload
         with locked(folder):
             progress("locked")
+            write_hints(plan, root, folder)
             recorded = self._recorded(folder)
             if recorded is not None:
                 _require_same_mode(recorded, payload)

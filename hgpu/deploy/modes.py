@@ -6,6 +6,8 @@ from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
 from hgpu.core.errors import InputError
 from hgpu.core.operating_point import Mode
 
+_LOCAL = (Mode.PD, Mode.OFFLOAD)
+
 
 def require_mixed(row: AllocationRow) -> None:
     """Raise InputError for a mode that nothing can start: a `mixed` engine in its place isn't as planned."""
@@ -13,7 +15,7 @@ def require_mixed(row: AllocationRow) -> None:
         raise InputError(
             f"pool '{row.pool}' runs in mode '{row.mode}'",
             "hgpu starts engines in mode 'mixed' there only, so far",
-            f"plan without that mode{', or deploy to `local`' if row.mode == Mode.PD else ''}",
+            f"plan without that mode{', or deploy to `local`' if row.mode in _LOCAL else ''}",
         )
 
 
@@ -25,6 +27,8 @@ def is_pair(row: AllocationRow) -> bool:
     """
     if (row.point.mode, row.mode) == (Mode.PD, Mode.PD):
         return row.phases is None
+    if (row.point.mode, row.mode) == (Mode.OFFLOAD, Mode.OFFLOAD):
+        return False
     require_mixed(row)
     return False
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from hgpu.artifacts.payloads.deployment import DeploymentPayload, SlotRow
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.deploy.driver import Deployed
+from hgpu.deploy.experts import with_experts
 from hgpu.deploy.launch import Commands, PlanRef, VllmCommands
 from hgpu.deploy.starts import connected, shared_folder, started_row
 from hgpu.deploy.state import Role, SlotState, State
@@ -51,9 +52,10 @@ def _elsewhere(slot: SlotState, plan: PlanPayload) -> SlotRow:
 def _row(slot: SlotState, state: State, plan: PlanPayload, load_format: str, commands: Commands) -> SlotRow:
     row = started_row(plan, slot)
     place = Place(tuple(slot.cores), tuple(slot.gpus))
-    launch = commands.engine(plan, row, place, _ANY_PORT, load_format)
+    folder = state_folder(_RESULTS, state.name)
+    launch = with_experts(commands.engine(plan, row, place, _ANY_PORT, load_format), row, folder)
     if slot.side:
-        launch = connected(launch, slot, state, shared_folder(state_folder(_RESULTS, state.name)))
+        launch = connected(launch, slot, state, shared_folder(folder))
     command = launch.command
     return SlotRow(
         slot=slot.slot, pool=slot.pool, point=row.point, cores=slot.cores, gpus=slot.gpus, command=command

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
+from hgpu.deploy.experts import with_experts
 from hgpu.deploy.launch import Commands, Launch, PlanRef
 from hgpu.deploy.modes import as_pair
 from hgpu.deploy.state import Role, SlotState, State
@@ -38,6 +39,7 @@ class Starts:
         place = Place(tuple(slot.cores), tuple(slot.gpus))
         row = started_row(self.plan, slot)
         launch = self.commands.engine(self.plan, row, place, slot.port, self.load_format)
+        launch = with_experts(launch, row, self.folder)
         return connected(launch, slot, state, shared_folder(self.folder)) if slot.side else launch
 
 

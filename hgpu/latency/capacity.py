@@ -128,8 +128,22 @@ def refusal(
     for name, objective, value_s in rows:
         if objective and value_s > objective.limit_s:
             limit_ms = objective.limit_s * 1e3
-            return f"{name} of a lone request is {value_s * 1e3:.1f} ms, above {limit_ms:g} ms"
+            said = f"{name} of a lone request is {value_s * 1e3:.1f} ms, above {limit_ms:g} ms"
+            return said + _copying(latency, engine, bucket, prompt=name == "TTFT")
     return ""
+
+
+def _copying(latency: LatencyModel, engine: EngineOptions, bucket: Bucket, prompt: bool) -> str:
+    """Say what the host link takes of a lone request's steps, where experts are copied."""
+    copies = latency.step.copies
+    if copies is None:
+        return ""
+    if not prompt:
+        return f": the host link takes {copies.step_s(1.0, 0.0) * 1e3:.0f} ms a token"
+    budget = engine.max_num_batched_tokens
+    chunks, rest = divmod(bucket.input_tokens, budget)
+    link_s = chunks * copies.step_s(float(budget), 0.0) + copies.step_s(rest, 0.0)
+    return f": the host link takes {link_s * 1e3:.0f} ms of its prompt"
 
 
 def percentiles(slo: Slo) -> tuple[float, float]:

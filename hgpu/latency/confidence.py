@@ -37,5 +37,6 @@ def slower(latency: LatencyModel, factor: float) -> LatencyModel:
     """Return the model with all its seconds multiplied."""
     step = latency.step
     seconds = [name for name in StepModel.__slots__ if name.endswith("_s") and name != "step_s"]
-    scaled = replace(step, **{name: getattr(step, name) * factor for name in seconds})
+    copies = step.copies and step.copies.slower(factor)
+    scaled = replace(step, **{name: getattr(step, name) * factor for name in seconds}, copies=copies)
     return replace(latency, step=scaled, request_s=latency.request_s * factor)

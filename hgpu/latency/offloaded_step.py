@@ -13,9 +13,10 @@ cards moves at min(N·L, ΣBW): striping. S is what a core sees that waits for o
 cores see that always find work on every tier; β between them is fitted, 1 where nobody has measured it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hgpu.core.errors import InputError
 from hgpu.core.placement import TierPlacement
 from hgpu.core.training_tensors import TrainingShape, TrainingTensor
 
@@ -72,6 +73,23 @@ def optimizer_tier_s(placement: TierPlacement) -> list[float]:
         / tier.host_bandwidth_bytes_per_s
         for number, tier in enumerate(placement.tiers)
     ]
+
+
+def fit_blend(measured: Iterable[tuple[Sequence[float], float]]) -> float:
+    """Return β from measured steps: the seconds that each tier alone would take, and those of the step.
+
+    β = Σ(S − M)(t − M) / Σ(S − M)², least squares through the origin, within 0 and 1. Raises InputError where
+    no step used two tiers.
+    """
+    rows = [(sum(tiers) - max(tiers), seconds - max(tiers)) for tiers, seconds in measured]
+    weight = sum(span * span for span, _ in rows)
+    if not weight:
+        raise InputError(
+            "a blend can't be fitted",
+            "no measured step works on two tiers",
+            "measure one whose tensors are interleaved",
+        )
+    return min(1.0, max(0.0, sum(span * over for span, over in rows) / weight))
 
 
 def pass_terms(

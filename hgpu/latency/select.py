@@ -12,18 +12,21 @@ from hgpu.artifacts.resolve import entries, resolve, under_ci
 from hgpu.artifacts.reuse import save_once
 from hgpu.artifacts.store import Artifact, Draft, load
 from hgpu.catalog.gpus import resolve_gpu
+from hgpu.core.copies import ExpertCopies
 from hgpu.core.errors import Infeasible, InputError
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import Mode, OperatingPoint, timed_points
 from hgpu.core.provenance import Provenance
+from hgpu.latency.expert_loads import Routing
 from hgpu.latency.fit import fit
+from hgpu.latency.offload import copies_of, routing_for
 from hgpu.profilers.estimate import estimate
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import Sample, from_parquet, noise_of, to_parquet
 from hgpu.profilers.telemetry_summary import RunTelemetry, from_json, to_json
 
 LatencyArtifact = Artifact[LatencyPayload]
-ESTIMATED_MODES = (Mode.MIXED,)  # the others need a measured latency model
+ESTIMATED_MODES = (Mode.MIXED, Mode.OFFLOAD)  # the others need a measured latency model
 REQUEST_S = "request_s"  # among a profile's assumptions, where the profiler measured it
 
 
@@ -36,13 +39,19 @@ class Selection:
 
 
 def select_latency(
-    root: Path, model: ModelSpec, points: Sequence[OperatingPoint], refs: Sequence[str], only_estimates: bool
+    root: Path,
+    model: ModelSpec,
+    points: Sequence[OperatingPoint],
+    refs: Sequence[str],
+    only_estimates: bool,
+    routing: Routing | None = None,
 ) -> Selection:
     """Return the latency model of each point: of the one that is timed for it (`timed_points`).
 
     Named `refs` come first and must fit the model and a point; then, unless `only_estimates`,
     the newest fit of measurements in the store; what is left is estimated and says so. Under
-    CI=true a run doesn't take what happens to be newest: it must name it or ask for estimates.
+    CI=true a run doesn't take what happens to be newest: it must name it or ask for estimates. Estimates
+    of mode `offload` replay `routing`, uniform where none is given.
     """
     timing = timed_points(points)
     timed = list(dict.fromkeys(timing.values()))
@@ -56,7 +65,7 @@ def select_latency(
             refused[point] = f"there is no latency model of mode '{point.mode}', and none can be estimated"
             continue
         try:
-            chosen[point] = found or estimated(root, model, point)
+            chosen[point] = found or estimated(root, model, point, routing)
         except Infeasible as error:
             refused[point] = error.why
     return Selection(
@@ -65,10 +74,13 @@ def select_latency(
     )
 
 
-def estimated(root: Path, model: ModelSpec, point: OperatingPoint) -> LatencyArtifact:
+def estimated(
+    root: Path, model: ModelSpec, point: OperatingPoint, routing: Routing | None = None
+) -> LatencyArtifact:
     """Estimate a point, keep the profile and the fit as artifacts, and return the fit."""
-    profile = save_once(root, profile_draft(model, point, estimate(model, resolve_gpu(point.gpu), point), {}))
-    return save_once(root, latency_draft(profile))
+    result = estimate(model, resolve_gpu(point.gpu), point)
+    profile = save_once(root, profile_draft(model, point, result, {}, routing))
+    return save_once(root, latency_draft(profile, routing))
 
 
 def unfitted(root: Path) -> list[Artifact[ProfilePayload]]:
@@ -79,9 +91,13 @@ def unfitted(root: Path) -> list[Artifact[ProfilePayload]]:
 
 
 def profile_draft(
-    model: ModelSpec, point: OperatingPoint, result: ProfileResult, options: dict[str, Any]
+    model: ModelSpec,
+    point: OperatingPoint,
+    result: ProfileResult,
+    options: dict[str, Any],
+    routing: Routing | None = None,
 ) -> Draft[ProfilePayload]:
-    """Return a profiler's result as an artifact to save."""
+    """Return a profiler's result as an artifact to save; in mode `offload` with the routing of its cache."""
     payload = ProfilePayload(
         model=model,
         point=point,
@@ -96,6 +112,7 @@ def profile_draft(
         "profile",
         f"{Path(model.name).name}-{point.name}",
         payload,
+        inputs=list(routing.inputs) if routing and point.experts else [],
         options=options,
         environment=Environment(
             gpu=point.gpu,
@@ -124,17 +141,26 @@ def telemetry_of(profile: Artifact[ProfilePayload]) -> list[RunTelemetry]:
     return from_json(path.read_bytes()) if path.is_file() else []
 
 
-def latency_draft(profile: Artifact[ProfilePayload]) -> Draft[LatencyPayload]:
-    """Fit a profile and return the latency model as an artifact to save."""
+def latency_draft(profile: Artifact[ProfilePayload], routing: Routing | None = None) -> Draft[LatencyPayload]:
+    """Fit a profile and return the latency model as an artifact to save.
+
+    An estimate of mode `offload` is of the computation alone: what copying makes of it is added here, from
+    replaying the cache on `routing`, uniform where none is given. Measured steps have their copies in them.
+    """
     payload = profile.payload
     result = fit(samples_of(profile), payload.model, payload.kv_capacity_tokens, payload.provenance)
+    copies = _copies(profile.payload, routing)
     return Draft(
         "latency",
         f"{Path(payload.model.name).name}-{payload.point.name}",
         LatencyPayload(
             model=payload.model,
             point=payload.point,
-            latency=replace(result.latency, request_s=payload.assumptions.get(REQUEST_S, 0.0)),
+            latency=replace(
+                result.latency,
+                step=replace(result.latency.step, copies=copies),
+                request_s=payload.assumptions.get(REQUEST_S, 0.0),
+            ),
             errors=[
                 PhaseError(phase=row.phase, samples=row.samples, median=row.median, p90=row.p90)
                 for row in result.errors
@@ -142,10 +168,18 @@ def latency_draft(profile: Artifact[ProfilePayload]) -> Draft[LatencyPayload]:
             largest_step_tokens=result.largest_step_tokens,
             largest_step_context_tokens=result.largest_step_context_tokens,
         ),
-        inputs=[profile.as_input("profile")],
+        inputs=[profile.as_input("profile"), *(routing.inputs if routing and copies else ())],
         environment=profile.manifest.environment,
         validity=profile.manifest.validity,
     )
+
+
+def _copies(profile: ProfilePayload, routing: Routing | None) -> ExpertCopies | None:
+    """Return what copying experts adds to the steps of a profile that was estimated without."""
+    if profile.point.mode is not Mode.OFFLOAD or profile.provenance is not Provenance.ESTIMATED:
+        return None
+    gpu = resolve_gpu(profile.point.gpu)
+    return copies_of(profile.model, gpu, profile.point, routing_for(profile.model, routing))
 
 
 def _named(

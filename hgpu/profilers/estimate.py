@@ -6,9 +6,10 @@ data sheet's peaks, plus a fixed host time; tensor parallelism adds two all-redu
 and every sample says `estimated`. Williams et al., "Roofline", CACM 2009.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from hgpu.core.errors import Infeasible
+from hgpu.core.experts import ExpertCache
 from hgpu.core.gpu import DType, GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import OperatingPoint
@@ -16,6 +17,7 @@ from hgpu.core.provenance import Provenance
 from hgpu.core.step import StepBatch
 from hgpu.profilers.design import batches, design
 from hgpu.profilers.efficiency import Efficiency, efficiency_of
+from hgpu.profilers.host_link import HostLink
 from hgpu.profilers.result import ProfileResult
 from hgpu.profilers.samples import Sample
 
@@ -25,12 +27,17 @@ _SIXTEEN_BITS = (DType.BF16, DType.FP16, DType.FP32)
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """A model on `tp` devices of one type."""
+    """A model on `tp` devices of one type; with `experts`, as its engine in mode `offload` computes.
+
+    What it copies isn't in its times: that depends on the routing (`hgpu.latency.offload`).
+    """
 
     model: ModelSpec
     gpu: GpuType
     tp: int
     efficiency: Efficiency
+    experts: ExpertCache | None = None
+    link: HostLink = field(default_factory=HostLink)
 
     @property
     def flops_per_s(self) -> float:
@@ -56,8 +63,10 @@ class Roofline:
         eff, model = self.efficiency, self.model
         work_s = batch.tokens * model.flops_per_token / (eff.compute * self.flops_per_s)
         read_s = model.step_weight_bytes(batch.tokens) / (eff.bandwidth * self.bandwidth_bytes_per_s)
+        layers = model.moe_layers if self.experts else 0
         return (
             eff.step_overhead_s
+            + layers * self.link.layer_host_s
             + eff.sequence_overhead_s * batch.seqs
             + max(work_s, read_s)
             + self._attention_s(batch)
@@ -67,7 +76,7 @@ class Roofline:
     def kv_capacity_tokens(self, memory_utilization: float) -> int:
         """Return the tokens that fit beside weights and workspace; may be negative."""
         usable = self.gpu.memory_bytes * memory_utilization - self.efficiency.workspace_bytes
-        free = usable * self.tp - self.model.weight_bytes
+        free = usable * self.tp - self.model.resident_bytes(self.experts)
         return int(free // self.model.kv_bytes(1))
 
     def _attention_s(self, batch: StepBatch) -> float:
@@ -96,14 +105,15 @@ def estimate(
     Raises Infeasible where the weights and one token of KV cache don't fit the memory.
     """
     cached = model.cached_in(point.engine.kv_cache_dtype)
-    roofline = Roofline(cached, gpu, point.tp, efficiency or efficiency_of(gpu, model.weight_dtype))
+    efficiency = efficiency or efficiency_of(gpu, model.weight_dtype)
+    roofline = Roofline(cached, gpu, point.tp, efficiency, point.experts)
     capacity = checked_capacity(roofline, point)
     samples = tuple(
         Sample(script.name, batch, roofline.step_s(batch))
         for script in design(point.engine, min(SETUP_TOKENS, capacity))
         for batch in batches(script, point.engine.max_num_batched_tokens)
     )
-    assumptions = asdict(roofline.efficiency)
+    assumptions = asdict(roofline.efficiency) | (asdict(roofline.link) if point.experts else {})
     return ProfileResult("estimate", Provenance.ESTIMATED, samples, capacity, assumptions=assumptions)
 
 
@@ -111,11 +121,13 @@ def checked_capacity(roofline: Roofline, point: OperatingPoint) -> int:
     """Return the tokens that the KV cache holds at an operating point, or raise Infeasible."""
     capacity = roofline.kv_capacity_tokens(point.engine.gpu_memory_utilization)
     if capacity <= 0:
-        needed = roofline.model.weight_bytes / 2**30
+        needed = roofline.model.resident_bytes(point.experts) / 2**30
         there = roofline.gpu.memory_bytes * point.tp / 2**30
+        what = "its weights take" if point.experts is None else "its weights beside offloaded experts take"
+        smaller = "" if point.experts is None else "a smaller part of the experts, "
         raise Infeasible(
             f"{roofline.model.name} doesn't fit {point.name}",
-            f"its weights take {needed:.1f} GiB of {there:.1f} GiB, and the KV cache and workspace need room",
-            "use a larger tensor parallel degree, a larger GPU or a smaller weight format",
+            f"{what} {needed:.1f} GiB of {there:.1f} GiB, and the KV cache and workspace need room",
+            f"use {smaller}a larger tensor parallel degree, a larger GPU or a smaller weight format",
         )
     return capacity

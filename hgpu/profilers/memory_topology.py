@@ -12,7 +12,7 @@ from hgpu.core.memory import MemoryNode
 
 SYSFS = Path("/sys")
 NODES = Path("devices/system/node")
-CACHES = Path("devices/system/cpu/cpu0/cache")
+CPUS = Path("devices/system/cpu")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -34,10 +34,16 @@ def read_topology(root: Path = SYSFS) -> tuple[MemoryNode, ...]:
         ) from error
 
 
-def last_level_cache_bytes(root: Path = SYSFS) -> int:
-    """Return the size of the largest cache that a CPU sees; 0 where sysfs doesn't say."""
-    sizes = [path.read_text(encoding="ascii").strip() for path in (root / CACHES).glob("index*/size")]
-    return max((int(size[:-1]) * UNITS[size[-1]] for size in sizes if size[-1:] in UNITS), default=0)
+def cache_bytes(root: Path = SYSFS) -> int:
+    """Return the bytes of all last-level caches together; 0 where sysfs doesn't say."""
+    found: dict[tuple[int, str], int] = {}  # by level and the CPUs that share one
+    for cache in (root / CPUS).glob("cpu[0-9]*/cache/index*"):
+        size = _text(cache / "size")
+        if size[-1:] in UNITS:
+            key = int(_text(cache / "level")), _text(cache / "shared_cpu_list")
+            found[key] = int(size[:-1]) * UNITS[size[-1]]
+    last = max((level for level, _ in found), default=0)
+    return sum(size for (level, _), size in found.items() if level == last)
 
 
 def expand(ranges: str) -> list[int]:

@@ -14,10 +14,18 @@ SPARE_BYTES = 64 * 2**20  # left on a node for everybody else
 
 
 def usable_nodes() -> frozenset[int]:
-    """Return the nodes that have memory and that this process's cpuset lets it use."""
-    lines = STATUS.read_text(encoding="ascii").splitlines()
+    """Return the nodes that have memory and that this process's cpuset lets it use.
+
+    Raises HgpuError where the kernel doesn't tell.
+    """
+    try:
+        lines = STATUS.read_text(encoding="ascii").splitlines()
+        existing = (SYSFS / NODES / "has_memory").read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise HgpuError(
+            "can't tell which memory nodes there are", str(error), "it needs Linux built with CONFIG_NUMA"
+        ) from error
     allowed = [line.partition(":")[2].strip() for line in lines if line.startswith("Mems_allowed_list:")]
-    existing = (SYSFS / NODES / "has_memory").read_text(encoding="ascii").strip()
     return frozenset(expand(existing)) & frozenset(expand(",".join(allowed)))
 
 

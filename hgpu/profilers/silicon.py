@@ -22,6 +22,7 @@ look-ups are its own bandwidth formula (`table_share` says what part of the time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+from hgpu.core.errors import InputError
 from hgpu.core.gpu import GpuType
 from hgpu.core.model import ModelSpec
 from hgpu.core.operating_point import EngineOptions, OperatingPoint
@@ -72,6 +73,12 @@ def silicon(model: ModelSpec, source: str, gpu: GpuType, point: OperatingPoint) 
     the tables hold no such GPU type, degree, format or model, or aren't installed, and
     Infeasible where the model doesn't fit the memory.
     """
+    if point.experts is not None:
+        raise InputError(
+            f"{point.name} isn't in the kernel tables",
+            "they time engines with all weights on the device, in CUDA graphs",
+            "estimate it with the profiler `estimate`",
+        )
     overheads = Overheads()
     model = model.cached_in(point.engine.kv_cache_dtype)
     timed = kernels(model, source, gpu, point.tp)

@@ -143,6 +143,12 @@ def forget_journal(job: VllmJob, folder: Path) -> None:
 
 def refuse_unmeasurable(job: VllmJob) -> None:
     """Raise InputError for a job that no machine could run."""
+    if job.point.mode is Mode.OFFLOAD:
+        raise InputError(
+            f"vLLM can't be profiled in mode '{job.point.mode}'",
+            "its steps depend on where tokens are routed: made-up prompts are routed otherwise than yours",
+            "estimate it, from a routing recorded with `hgpu profile --mode offload`",
+        )
     if job.point.mode is not Mode.MIXED:
         raise InputError(
             f"vLLM can't be profiled in mode '{job.point.mode}'",

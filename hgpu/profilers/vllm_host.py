@@ -35,7 +35,7 @@ def driver_and_machine() -> tuple[str, str]:
 
         pynvml.nvmlInit()
         return pynvml.nvmlSystemGetDriverVersion(), torch.cuda.get_device_name(0)
-    return "", f"{_cpu_model()}, {len(os.sched_getaffinity(0))} cores"
+    return "", f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores"
 
 
 def visible_devices() -> str | None:
@@ -45,7 +45,8 @@ def visible_devices() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "") if torch.cuda.is_available() else None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Return what the CPU calls itself."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -23,14 +23,23 @@ Progress = Callable[[int, int, str], None]
 @contextmanager
 def worker(order: WorkerJob, environment: Mapping[str, str], python: str) -> Iterator[Process]:
     """Start the worker; whatever happens, leave no process of it behind."""
-    path = Path(order.journal)
-    file = path.with_suffix(".job.json")
-    file.write_text(json.dumps(asdict(order)), encoding="utf-8")
-    command = [python, "-m", "hgpu.profilers.vllm_worker", str(file)]
+    with child(
+        "hgpu.profilers.vllm_worker", asdict(order), Path(order.journal), environment, python
+    ) as process:
+        yield process
+
+
+@contextmanager
+def child(
+    module: str, order: Mapping[str, object], base: Path, environment: Mapping[str, str], python: str
+) -> Iterator[Process]:
+    """Run a module that holds an engine, its order and log beside `base`; leave no process of it behind."""
+    file = base.with_suffix(".job.json")
+    file.write_text(json.dumps(order), encoding="utf-8")
     with (
-        path.with_suffix(".log").open("wb") as log,
+        base.with_suffix(".log").open("wb") as log,
         subprocess.Popen(
-            command,
+            [python, "-m", module, str(file)],
             env=os.environ | environment | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -72,7 +81,7 @@ def follow(process: Process, path: Path, key: str, progress: Progress, limits: L
             case {"error": [str(what), str(why), str(fix)]}:
                 raise EngineError(what, why, fix)
             case {"finished": True}:
-                _let_go(process)
+                let_go(process)
                 return None
             case _ if point is not None:
                 return Failure(*point, _reason(event, path))
@@ -81,7 +90,7 @@ def follow(process: Process, path: Path, key: str, progress: Progress, limits: L
     raise AssertionError("events end with one that ends this")
 
 
-def _let_go(process: Process) -> None:
+def let_go(process: Process) -> None:
     """Let an engine that has done its work shut down; one that won't is killed."""
     try:
         process.wait(EXIT_S)
@@ -92,7 +101,7 @@ def _let_go(process: Process) -> None:
 def _failed(event: Event, path: Path, key: str) -> EngineError:
     kept = len(read(path, key).runs)
     return EngineError(
-        f"vLLM failed ({_manner(event)})",
+        f"vLLM failed ({manner(event)})",
         last_words(path.with_suffix(".log")),
         f"see '{path.with_suffix('.log')}'; the same command resumes: {kept} finished points are kept",
     )
@@ -104,12 +113,13 @@ def _reason(event: Event, path: Path) -> str:
         case {"failed": str(reason)}:
             return reason
         case {"ended": _}:
-            return f"the engine died ({_manner(event)}): {last_words(path.with_suffix('.log'))}"
+            return f"the engine died ({manner(event)}): {last_words(path.with_suffix('.log'))}"
         case _:
-            return f"the engine was stopped: it {_manner(event)}"
+            return f"the engine was stopped: it {manner(event)}"
 
 
-def _manner(event: Event) -> str:
+def manner(event: Event) -> str:
+    """Say how a process ended that said nothing of it."""
     match event:
         case {"silent": limit_s}:
             return f"said nothing for {limit_s:.0f} s"

@@ -52,7 +52,7 @@ class PointFailed(Exception):
 
 def main(file: str) -> int:
     """Run a job; return the exit status."""
-    events = _own_stdout()
+    events = own_stdout()
     job = WorkerJob(**json.loads(Path(file).read_text(encoding="utf-8")))
     die_with(job.parent_pid)
     try:
@@ -60,12 +60,12 @@ def main(file: str) -> int:
             os.sched_setaffinity(0, job.cores)  # before vLLM: threads and processes inherit it
         measure(job, events)
     except PointFailed as failure:
-        _say(events, {"failed": str(failure)})
+        say(events, {"failed": str(failure)})
         return 1
     except HgpuError as error:
-        _say(events, {"error": [error.what, error.why, error.fix]})
+        say(events, {"error": [error.what, error.why, error.fix]})
         return 1
-    _say(events, {"finished": True})
+    say(events, {"finished": True})
     return 0
 
 
@@ -82,7 +82,7 @@ def measure(job: WorkerJob, events: TextIO) -> None:
     vllm_host.require_vllm()
     from hgpu.profilers.vllm_engine import start_engine
 
-    _say(events, {"done": 0, "total": 0, "at": "starting vLLM"})
+    say(events, {"done": 0, "total": 0, "at": "starting vLLM"})
     engine = start_engine(job.arguments, job.seed)
     path = Path(job.journal)
     header = _header(path, job, engine)
@@ -101,7 +101,7 @@ def _base_repeats(bench: Bench, header: Header) -> None:
     left, total = missing(job, read(bench.journal, job.key)), len(points(job, header))
     for number, (script, repeat) in enumerate(left, start=total - len(left) + 1):
         _measure_point(bench, script, repeat)
-        _say(bench.events, {"done": number, "total": total, "at": script.name})
+        say(bench.events, {"done": number, "total": total, "at": script.name})
 
 
 def _refine(bench: Bench, header: Header) -> None:
@@ -114,12 +114,12 @@ def _refine(bench: Bench, header: Header) -> None:
     while (more := next_one()) is not None:
         _measure_point(bench, *more)
         done = len(read(bench.journal, job.key).runs)
-        _say(bench.events, {"done": done, "total": done, "at": f"{more[0].name} again"})
+        say(bench.events, {"done": done, "total": done, "at": f"{more[0].name} again"})
 
 
 def _measure_point(bench: Bench, script: Script, repeat: int) -> None:
     """Run a script and journal it. Whatever an engine raises is this point's failure."""
-    _say(bench.events, {"begins": [script.name, repeat]})
+    say(bench.events, {"begins": [script.name, repeat]})
     try:
         bench.sampler.begin()
         steps = played(bench.engine, script)
@@ -166,14 +166,15 @@ def _note_skips(path: Path, job: WorkerJob, header: Header) -> None:
             append(path, Skip(script.name, reason))
 
 
-def _own_stdout() -> TextIO:
+def own_stdout() -> TextIO:
     """Return the standard output, and send whatever else is printed to the standard error."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
 
 
-def _say(events: TextIO, event: dict[str, Any]) -> None:
+def say(events: TextIO, event: dict[str, Any]) -> None:
+    """Write an event for the parent."""
     events.write(json.dumps(event) + "\n")
     events.flush()
 

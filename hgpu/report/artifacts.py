@@ -9,14 +9,17 @@ from rich.tree import Tree
 
 from hgpu.artifacts.lineage import Ancestor
 from hgpu.artifacts.payloads.latency import LatencyPayload
+from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
 from hgpu.report.comparison import print_comparison
 from hgpu.report.job import print_activations, print_job
 from hgpu.report.latency import print_fits
+from hgpu.report.memory import print_memory
 from hgpu.report.output import console, table
 from hgpu.report.placement import print_placement
 from hgpu.report.plan import print_plan
+from hgpu.report.routing import print_routings
 from hgpu.report.simulation import print_simulation
 from hgpu.report.tuning import print_tuning
 
@@ -61,12 +64,18 @@ def _print_latency(artifact: Artifact[LatencyPayload]) -> None:
     print_fits([artifact])
 
 
+def _print_routing(artifact: Artifact[RoutingPayload]) -> None:
+    print_routings([artifact])
+
+
 PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "plan": print_plan,
     "placement": print_placement,
     "latency": _print_latency,
     "simulation": print_simulation,
+    "routing": _print_routing,
     "comparison": print_comparison,
+    "memory": print_memory,
     "job": print_job,
     "activations": print_activations,
     "tuning": print_tuning,

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from hgpu.artifacts.payloads.plan import Baseline, PlanPayload
+from hgpu.artifacts.payloads.plan import AllocationRow, Baseline, PlanPayload
 from hgpu.artifacts.store import Artifact
 from hgpu.core.slo import Slo, Tier
 from hgpu.report.explanation import explanation_tables, proof_tables, proof_text
@@ -100,14 +100,26 @@ def saving_text(payload: PlanPayload) -> str:
 
 
 def gpu_labels(payload: PlanPayload) -> list[str]:
-    """Return the GPU type of each pool, with the budget of a step where pools of one type differ in it."""
+    """Return the GPU type of each pool, with what its engines have that others' of the type haven't.
+
+    That is the budget of a step where pools of one type differ in it, and the cache of mode `offload`.
+    """
     budgets: dict[str, set[int]] = {}
     for row in payload.allocation:
         budgets.setdefault(row.gpu, set()).add(row.point.engine.max_num_batched_tokens)
     return [
-        row.gpu if len(budgets[row.gpu]) == 1 else f"{row.gpu} {row.point.engine.max_num_batched_tokens}t"
+        row.gpu
+        + (f" {row.mode} {row.point.experts.fraction * 100:g}%" if row.point.experts else "")
+        + (f" {row.point.engine.max_num_batched_tokens}t" if len(budgets[row.gpu]) > 1 else "")
         for row in payload.allocation
     ]
+
+
+def mode_text(row: AllocationRow) -> str:
+    """Return a pool's mode; with its cache and batch limit where experts are in host memory."""
+    if row.point.experts is None:
+        return row.mode
+    return f"{row.mode} {row.point.experts.name}, {row.point.engine.max_num_seqs} seqs"
 
 
 def allocation_table(payload: PlanPayload) -> Table:
@@ -129,9 +141,9 @@ def allocation_table(payload: PlanPayload) -> Table:
     )
     for row in payload.allocation:
         rows.add_row(
-            row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp), row.mode,
-            f"{row.point.engine.max_num_batched_tokens}t", usd(row.usd_per_hour), f"{row.utilization:.0%}",
-            row.price_date,
+            row.pool, row.offer, row.region, str(row.count), str(row.engines), row.gpu, str(row.tp),
+            mode_text(row), f"{row.point.engine.max_num_batched_tokens}t", usd(row.usd_per_hour),
+            f"{row.utilization:.0%}", row.price_date,
         )  # fmt: skip
     if payload.idle_usd_per_hour:
         rows.add_row(

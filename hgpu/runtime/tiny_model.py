@@ -26,7 +26,7 @@ def make_tiny_model(
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(hidden_size, layers, max_context_tokens)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    _write_tokenizer(folder)
+    write_tokenizer(folder)
     return folder
 
 
@@ -53,7 +53,8 @@ def _config(hidden_size: int, layers: int, max_context_tokens: int) -> dict[str,
     }
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
+    """Write a byte-level BPE tokenizer of `VOCABULARY` tokens, trained on parts of the standard library."""
     hf: Any = importlib.import_module("tokenizers")  # comes with vLLM; has no part in a plain install
     tokenizer = hf.Tokenizer(hf.models.BPE())
     tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 
 from hgpu.core.errors import Infeasible
+from hgpu.core.operating_point import Mode
 from hgpu.solvers.alike import merged, unmerged
 from hgpu.solvers.extraction import allocation_of
 from hgpu.solvers.highs import Answer, Outcome, minimize
@@ -63,6 +64,12 @@ def only_gpu(problem: Problem, gpu: str) -> Problem:
     """Return the problem with the columns of one GPU type, limits kept."""
     kept = [number for number, column in enumerate(problem.columns) if column.point.gpu == gpu]
     return with_columns(problem, kept)
+
+
+def all_resident(problem: Problem) -> Problem:
+    """Return the problem without engines that keep experts in host memory, limits kept."""
+    kept = [number for number, column in enumerate(problem.columns) if column.point.mode is not Mode.OFFLOAD]
+    return problem if len(kept) == len(problem.columns) else with_columns(problem, kept)
 
 
 def with_columns(problem: Problem, kept: list[int]) -> Problem:

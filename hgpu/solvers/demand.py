@@ -14,7 +14,7 @@ from hgpu.latency.confidence import safety_factor, slower
 from hgpu.latency.pd import point_capacities
 from hgpu.solvers.limits import limits_of
 from hgpu.solvers.problem import Column, Problem
-from hgpu.solvers.reasons import check_buckets
+from hgpu.solvers.reasons import check_buckets, rentable_as
 from hgpu.specs.service import Service
 
 
@@ -160,7 +160,7 @@ def _columns(demands: Sequence[Demand], number: int) -> list[Column]:
     columns = []
     for point in demand.candidates.latency:
         for offer in demand.service.offers:
-            if offer.gpu == point.gpu and offer.gpu_count >= point.tp:
+            if rentable_as(demand.service, offer, point):
                 mine = demand.capacity_rps(offer, point)
                 if any(mine):
                     rates = (0.0,) * before + mine + (0.0,) * after

@@ -10,8 +10,9 @@ from dataclasses import replace
 from hgpu.artifacts.payloads.plan import Alternative, Explanation, Flip, ShadowPrice
 from hgpu.core.allocation import Allocation
 from hgpu.core.errors import Infeasible
+from hgpu.core.operating_point import Mode
 from hgpu.core.slo import Objective, Slo, Tier
-from hgpu.solvers.allocation import solve, with_columns
+from hgpu.solvers.allocation import all_resident, solve, with_columns
 from hgpu.solvers.demand import Demand, problem_of
 from hgpu.solvers.problem import Limit, Problem, Solution, Unit
 from hgpu.solvers.rows import fleet_text
@@ -113,8 +114,11 @@ def _with_limit(demand: Demand, tier: Tier, name: str, limit_s: float, gap: floa
 
 
 def _alternatives(problem: Problem, allocation: Allocation) -> list[Alternative]:
-    """The cheapest fleet without each GPU type of the plan, the runner-up first."""
+    """The cheapest fleet without each GPU type of the plan, or its mode `offload`; the runner-up first."""
     rows = []
+    if any(pool.point.mode is Mode.OFFLOAD for pool in allocation.pools):
+        cost, fleet = _cheapest(all_resident(problem))
+        rows.append(Alternative(without=f"mode {Mode.OFFLOAD}", fleet=fleet, cost_usd_per_hour=cost))
     for gpu in dict.fromkeys(pool.point.gpu for pool in allocation.pools):
         kept = [c for c, column in enumerate(problem.columns) if column.point.gpu != gpu]
         cost, fleet = _cheapest(with_columns(problem, kept))

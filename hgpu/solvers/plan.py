@@ -7,12 +7,14 @@ from hgpu.artifacts.payloads.plan import AllocationRow, Baseline, PlanPayload, R
 from hgpu.core.allocation import Allocation
 from hgpu.core.errors import HgpuError, Infeasible
 from hgpu.core.provenance import Provenance, weakest
-from hgpu.solvers.allocation import only_gpu, solve
+from hgpu.solvers.allocation import all_resident, only_gpu, solve
 from hgpu.solvers.demand import Change, Demand, problem_of
 from hgpu.solvers.predict import predict, told
 from hgpu.solvers.problem import Problem, Solution
 from hgpu.solvers.reasons import forbidden
 from hgpu.solvers.rows import allocation_rows, pool_names, routing_rows, unbounded_rows
+
+OFFLOADED_ONLY = "only with experts in host memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +150,16 @@ def _payload(
 
 
 def _baselines(problem: Problem) -> list[Baseline]:
-    """The cheapest fleet of each GPU type alone, under the same limits."""
+    """The cheapest fleet of each GPU type alone with all weights on its GPUs, under the same limits."""
     rows = []
+    resident = all_resident(problem)
     for gpu in dict.fromkeys(column.point.gpu for column in problem.columns):
+        alone = only_gpu(resident, gpu)
+        if not alone.columns:
+            rows.append(Baseline(gpu=gpu, count=None, cost_usd_per_hour=None, reason=OFFLOADED_ONLY))
+            continue
         try:
-            allocation = solve(only_gpu(problem, gpu)).allocation
+            allocation = solve(alone).allocation
         except Infeasible as error:
             rows.append(Baseline(gpu=gpu, count=None, cost_usd_per_hour=None, reason=error.what))
             continue

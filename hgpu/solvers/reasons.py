@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 from hgpu.artifacts.payloads.plan import Forbidden
 from hgpu.core.errors import Infeasible
+from hgpu.core.offer import Offer
 from hgpu.core.operating_point import OperatingPoint, names_of
 from hgpu.core.slo import Tier
 from hgpu.latency.capacity import Capacity
+from hgpu.solvers.host_memory import holds_experts, too_small
 from hgpu.specs.service import Service
 
 Served = Mapping[tuple[str, OperatingPoint], tuple[Capacity, ...]]  # by tier and point, a bucket each
@@ -20,6 +22,12 @@ def check_buckets(
 ) -> None:
     """Raise Infeasible for the first bucket that no rentable point can serve."""
     if not any(rentable(service, point) for point in service.points):
+        if small := next((why for p in service.points if (why := _host_too_small(service, p))), ""):
+            raise Infeasible(
+                f"nothing offers {', '.join(dict.fromkeys(point.name for point in service.points))}",
+                small,
+                "widen offers.clouds, offers.regions or offers.markets, or plan with mode `mixed` too",
+            )
         raise Infeasible(
             f"nothing offers {', '.join(point.name for point in service.points)}",
             "no offer of the price book has them in the chosen clouds, regions and markets",
@@ -45,8 +53,18 @@ def check_buckets(
 
 
 def rentable(service: Service, point: OperatingPoint) -> bool:
-    """Tell whether some offer has the GPUs of an operating point in one machine."""
-    return any(offer.gpu == point.gpu and offer.gpu_count >= point.tp for offer in service.offers)
+    """Tell whether some offer has what an operating point needs in one machine."""
+    return any(rentable_as(service, offer, point) for offer in service.offers)
+
+
+def rentable_as(service: Service, offer: Offer, point: OperatingPoint) -> bool:
+    """Tell whether an offer has the GPUs of a point, and the host memory for experts where it needs it."""
+    fits = offer.gpu == point.gpu and offer.gpu_count >= point.tp
+    return fits and holds_experts(offer, point, service.model)
+
+
+def _host_too_small(service: Service, point: OperatingPoint) -> str:
+    return too_small(service.offers, point, service.model)
 
 
 def _relaxation(tier: Tier, rows: Mapping[OperatingPoint, Capacity]) -> str:
@@ -76,7 +94,8 @@ def forbidden(service: Service, served: Served, refused: Mapping[OperatingPoint,
         capacity = [c for tier in service.tiers for c in served[tier.name, point]]
         reasons = [c.reason for c in capacity if c.reason]
         if not rentable(service, point):
-            why = "no offer has it in the chosen clouds, regions and markets"
+            nothing = "no offer has it in the chosen clouds, regions and markets"
+            why = _host_too_small(service, point) or nothing
             rows.append(Forbidden(point=names[point], buckets=every, reason=why))
         elif reasons:
             rows.append(Forbidden(point=names[point], buckets=len(reasons), reason=reasons[0]))

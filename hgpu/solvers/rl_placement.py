@@ -2,22 +2,22 @@
 
 **Search.** Each layout of `rl_layouts` has heads h and tails j. Its answer is the least of
 T(h, j) = (S_h + t_j)·w + β·max(m_h, t_j) + overhead, or of the money R(h, j)·T(h, j), over all pairs that fit
-the pools, with R the price of the GPUs that both use. Pairs aren't all tried. For a head, T is at least
-L_h = T(h, fastest tail), and for a tail at least K_j = T(least S, least m; j), so
+the pools, with R the price of the GPUs that both use. Pairs aren't all tried. T(h, j) is at least
+L_h = T(h, fastest tail). For money, tails that take about as long form a group g; with the least price r_g
+and the least seconds t_g of its tails, and prices r of GPUs alone, without the rest of their nodes,
 
-    T(h, j) ≥ max(L_h, K_j)    and    R(h, j) ≥ r_h + r_j
+    R(h, j)·T(h, j) ≥ (r_h + r_g)·T(h, t_g)    for each tail j of the group g,
 
-with r the price of GPUs alone, without the rest of their nodes. The money is then at least
-B_h = r_h·L_h + min_j r_j·max(L_h, K_j), the minimum found by bisection in the tails sorted by K. Heads are
-taken in the order of their bound (L or B) and compared with every tail; the search ends where the next bound
-is above the best answer found.
+and the least of that over the groups is the bound B_h. Heads are taken in the order of their bound (L or B)
+and compared with every tail; the search ends where the next bound is above the best answer found.
 
-**Why that is exact.** T rises in S, t and m, so L and K bound it from below. Prices don't fall with GPUs, and
-whole nodes cost no less than their GPUs, so r bounds R. A head that isn't tried has a bound above the answer,
-and so has each of its pairs. Choices that a component has on a pool and that fewer GPUs equal or beat are
-left out before (`useful`): exchanging one for the smaller one fits, costs no more and takes no longer.
+**Why that is exact.** T rises in S, t and m. Prices don't fall with GPUs, and whole nodes cost no less than
+their GPUs. So no pair is below the bound of its head, and a head that isn't tried has no pair below the
+answer. Choices that a component has on a pool and that fewer GPUs equal or beat are left out before
+(`useful`): exchanging one for the smaller one fits, costs no more and takes no longer.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,6 +30,7 @@ from hgpu.specs.rl import Pay
 SAME = 1e-12  # relative: below it two answers count as equal, and the second criterion decides
 FITS = 1e-9  # relative slack of limits, for the last bits of floating point
 PAIRS_AT_ONCE = 1_000_000
+GROUPS = 48  # of tails: more bound better, and take longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +118,23 @@ class _Tails:
     def bounds(self, problem: Problem, rows: Rows, used: Ints) -> tuple[Floats, Floats, Floats]:
         """Return each head's bound on what is wanted, on seconds and on money."""
         lasts_s = _time_s(rows, rows.sum_s, rows.max_s, self.seconds.min())
-        floors_s = _time_s(rows, rows.sum_s.min(), rows.max_s.min(), self.seconds)
-        price = self.alone[self.pool] * self.gpus
-        order = np.argsort(floors_s, kind="stable")
-        floors_s, price = floors_s[order], price[order]
-        cheapest_before = np.concatenate([[np.inf], np.minimum.accumulate(price)])
-        dearer_after = np.concatenate([np.minimum.accumulate((price * floors_s)[::-1])[::-1], [np.inf]])
-        place = np.searchsorted(floors_s, lasts_s, side="right")
-        tail_usd = np.minimum(cheapest_before[place] * lasts_s, dearer_after[place])
-        costs_usd = ((self.fixed + used @ self.alone) * lasts_s + tail_usd) / 3600
+        head_usd = self.fixed + used @ self.alone
+        costs_usd = np.full(len(lasts_s), np.inf)
+        for tail_usd, tail_s in self.groups():
+            together = (head_usd + tail_usd) * _time_s(rows, rows.sum_s, rows.max_s, tail_s) / 3600
+            np.minimum(costs_usd, together, out=costs_usd)
         return (lasts_s if problem.by_time else costs_usd), lasts_s, costs_usd
+
+    def groups(self) -> list[tuple[float, Floats]]:
+        """Return the least price and the least seconds of tails that take about as long."""
+        price = self.alone[self.pool] * self.gpus
+        low_s, high_s = self.seconds.min(), self.seconds.max()
+        width = max(math.log(high_s / low_s), 1e-9) / GROUPS if low_s else 1.0
+        group = np.floor(np.log(self.seconds / low_s) / width) if low_s else np.zeros(len(price))
+        return [
+            (float(price[group == g].min()), np.array(self.seconds[group == g].min()))
+            for g in np.unique(group)
+        ]
 
     def pairs(self, problem: Problem, rows: Rows, used: Ints, heads: Ints) -> _Best | None:
         """Return the best pair of these heads with any tail, or None where none fits."""

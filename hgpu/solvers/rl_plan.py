@@ -118,6 +118,9 @@ def _pool(pool: Pool, used: int) -> PlacedPool:
         usd_per_hour=pool.usd_per_hour(used),
         pay=pool.pay,
         source=pool.source,
+        offer=pool.offer.name if pool.offer else "",
+        region=pool.offer.region if pool.offer else "",
+        market=pool.offer.market if pool.offer else "",
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hgpu.core.offer import Offer
 from hgpu.core.provenance import Provenance, weakest
 from hgpu.latency.rl_profile import Curve, Reading
 from hgpu.specs.rl import Pay, RlMode
@@ -23,6 +24,7 @@ class Pool:
     usd_per_gpu_hour: float
     pay: Pay = Pay.NODES
     source: str = ""
+    offer: Offer | None = None
 
     def paid_gpus(self, used: int) -> int:
         """Return how many GPUs are paid for where so many are used."""

@@ -173,4 +173,4 @@ def _pool(spec: PoolSpec, offers: Mapping[str, Offer]) -> Pool:
         )
     gpus = spec.gpus if offer.available is None else min(spec.gpus, offer.available * offer.gpu_count)
     source = f"{offer.name}, {offer.region}, {offer.price_date}"
-    return Pool(gpu, gpus, offer.gpu_count, offer.usd_per_gpu_hour, spec.pay, source)
+    return Pool(gpu, gpus, offer.gpu_count, offer.usd_per_gpu_hour, spec.pay, source, offer)

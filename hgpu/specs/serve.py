@@ -9,6 +9,7 @@ from hgpu.core.gpu import DType
 from hgpu.core.offer import Market
 from hgpu.core.operating_point import KV_DTYPES, EngineOptions, Mode
 from hgpu.core.slo import Objective, Slo, Tier
+from hgpu.specs.offload import OffloadSpec
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -182,6 +183,7 @@ class ServeSpec(Strict):
     tensor_parallel: list[Degree] = Field(default=[1], min_length=1)
     modes: list[Mode] = Field(default=[Mode.MIXED], min_length=1)
     engine: EngineSpec = EngineSpec()
+    offload: OffloadSpec = OffloadSpec()
     offers: OffersSpec = OffersSpec()
     routing: Routing = "input"
     spot: SpotSpec = SpotSpec()

@@ -13,9 +13,10 @@ from hgpu.catalog.offers import load_offers, select_offers
 from hgpu.core.errors import InputError
 from hgpu.core.model import ModelSpec
 from hgpu.core.offer import Offer
-from hgpu.core.operating_point import Mode, OperatingPoint, timed_points
+from hgpu.core.operating_point import EngineOptions, Mode, OperatingPoint, timed_points
 from hgpu.core.slo import Tier
 from hgpu.core.workload import Workload
+from hgpu.specs.offload import offload_points
 from hgpu.specs.serve import ServeSpec, WorkloadSpec
 from hgpu.workloads.histogram import DEFAULT_EDGES, Edges, workload_from_lengths, workload_from_trace
 from hgpu.workloads.readers import read_trace
@@ -47,6 +48,7 @@ class Service:
     budget_usd_per_hour: float | None = None
     trace: Path | None = None
     routed_by_input: bool = True
+    routing: str | None = None
 
     @property
     def name(self) -> str:
@@ -76,13 +78,7 @@ def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offe
             f"its context is {model.max_context_tokens} tokens",
             f"set engine.max_model_len to {model.max_context_tokens} or less",
         )
-    points = tuple(
-        OperatingPoint(gpu, tp, mode, model.weight_dtype, engine)
-        for gpu in gpus
-        for tp in sorted(set(spec.tensor_parallel))
-        for mode in sorted(set(spec.modes), key=list(Mode).index)
-        for engine in engines
-    )
+    points = _points(spec, model, gpus, engines)
     if offers is None:
         offers = select_offers(
             load_offers(spec.offers.book),
@@ -108,7 +104,27 @@ def service_of(spec: ServeSpec, today: date | None = None, offers: Sequence[Offe
         spec.budget_usd_per_hour,
         Path(spec.workload.trace) if spec.workload.trace else None,
         spec.routing == "input",
+        spec.offload.routing if Mode.OFFLOAD in spec.modes else None,
     )
+
+
+def _points(
+    spec: ServeSpec, model: ModelSpec, gpus: Sequence[str], engines: Sequence[EngineOptions]
+) -> tuple[OperatingPoint, ...]:
+    degrees = sorted(set(spec.tensor_parallel))
+    modes = sorted(set(spec.modes) - {Mode.OFFLOAD}, key=list(Mode).index)
+    points = [
+        OperatingPoint(gpu, tp, mode, model.weight_dtype, engine)
+        for gpu in gpus
+        for tp in degrees
+        for mode in modes
+        for engine in engines
+    ]
+    if Mode.OFFLOAD in spec.modes:
+        points += [
+            p for engine in engines for p in offload_points(spec.offload, model, gpus, degrees, engine)
+        ]
+    return tuple(points)
 
 
 def check_age(offers: Sequence[Offer], most_days: int | None, today: date) -> None:

@@ -1,7 +1,8 @@
 """Cutting a tensor's memory into stripes, so that each node gets the bytes that a placement gives it.
 
 Interleaving by the kernel shares evenly, and weighted interleaving has one set of weights for the whole
-machine. Any other division is laid as stripes that are bound one by one.
+machine. Any other division is laid as stripes that are bound one by one. They are coarser than pages, so one
+stream finds one tier after the other, and many threads find all of them.
 """
 
 import mmap

@@ -2,8 +2,8 @@
 
 torch's own AdamW does the arithmetic, on tensors over placed memory: its parameters are fp32 masters, its
 state is there before its first step. A gradient moves into its placed buffer as soon as the backward pass has
-it, and the model's own is freed. After a step, a model in bf16 or on a GPU gets a copy by way of the placed
-bf16 weights; an fp32 model on the CPU shares the masters' memory and needs none.
+it, and the model's own is freed. An fp32 model on the CPU shares the masters' memory; any other gets a copy
+after a step, a bf16 one by way of the placed bf16 weights.
 
     made = tiered_adamw(model.parameters(), shares_of(placement, nodes=[0, 2]), lr=1e-4, fused=True)
     loss.backward(); made.optimizer.step(); made.optimizer.zero_grad()
@@ -45,9 +45,9 @@ class TieredAdam:
 
     def pin(self) -> None:
         """Pin what a GPU copies to and from. Never run by us on a GPU yet; raises as `TieredMemory.pin`."""
-        for name in (TensorName.FP32_GRADIENTS, TensorName.BF16_WEIGHTS):
-            if name in self.memory:
-                self.memory[name].pin()
+        weights = {TensorName.BF16_WEIGHTS, TensorName.FP32_MASTER} & self.memory.keys()
+        for name in sorted({TensorName.FP32_GRADIENTS, min(weights)}):
+            self.memory[name].pin()
 
 
 def shares_of(placement: TierPlacement, nodes: Sequence[int]) -> dict[TensorName, list[tuple[int, float]]]:
@@ -78,16 +78,15 @@ def tiered_adamw(parameters: Iterable[Any], shares: Shares, **options: Any) -> T
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
         raise InputError("there is nothing to train", "no parameter requires a gradient")
-    copied = any(_is_copied(parameter) for parameter in trained)
-    wanted = (*FP32_TENSORS, *((TensorName.BF16_WEIGHTS,) if copied else ()))
+    halves = any(parameter.dtype == torch.bfloat16 for parameter in trained)
+    wanted = (*FP32_TENSORS, *((TensorName.BF16_WEIGHTS,) if halves else ()))
     memory = {name: _placed(name, sum(map(_slots, trained)), shares) for name in wanted}
     views = {name: _views(memory[name], _dtype(name), trained) for name in wanted}
     rows = zip(trained, views[TensorName.FP32_MASTER], views[TensorName.FP32_GRADIENTS], strict=True)
     masters = [_take_over(*row) for row in rows]
     optimizer = torch.optim.AdamW(masters, **options)
     _place_state(optimizer, masters, views[TensorName.MOMENTUM], views[TensorName.VARIANCE])
-    if copied:
-        _copy_back(optimizer, trained, masters, views[TensorName.BF16_WEIGHTS])
+    _copy_back(optimizer, trained, masters, views.get(TensorName.BF16_WEIGHTS, masters))
     return TieredAdam(optimizer, memory)
 
 
@@ -162,7 +161,7 @@ def _place_state(
 def _copy_back(
     optimizer: Any, parameters: Sequence[Any], masters: Sequence[Any], copies: Sequence[Any]
 ) -> None:
-    """After every step, send the masters to the model by way of the placed bf16 copy."""
+    """After every step, send the masters to what doesn't share their memory; bf16 by way of its copy."""
     import torch
 
     rows = [row for row in zip(parameters, masters, copies, strict=True) if _is_copied(row[0])]
@@ -170,8 +169,11 @@ def _copy_back(
     def send(*_: Any) -> None:
         with torch.no_grad():
             for parameter, master, weights in rows:
-                weights.copy_(master)
-                parameter.copy_(weights, non_blocking=True)
+                if parameter.dtype == torch.bfloat16:
+                    weights.copy_(master)
+                    parameter.copy_(weights, non_blocking=True)
+                else:
+                    parameter.copy_(master, non_blocking=True)
 
     optimizer.register_step_post_hook(send)
 

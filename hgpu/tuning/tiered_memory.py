@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgpu.core.errors import EngineError, HgpuError, InputError
+from hgpu.core.errors import HgpuError, InputError
 from hgpu.core.memory import MemoryNode
 from hgpu.profilers.memory_topology import read_topology
 from hgpu.profilers.numa import Policy, nodes_of_pages, place, reserve, touch
 from hgpu.profilers.numa_errors import listed, require_nodes, require_room
+from hgpu.profilers.pinning import pin, unpin
 from hgpu.tuning.stripes import Stripe, stripes
 
 
@@ -62,26 +63,18 @@ class TieredMemory:
             )
 
     def pin(self) -> None:
-        """Lock its pages for direct copies by CUDA devices. Never run by us on a GPU yet.
+        """Lock its pages for direct copies by CUDA devices, until `unpin`. Never run by us on a GPU yet.
 
         Raises EngineError where torch has no CUDA device, or CUDA refuses.
         """
-        import torch
+        pin(self._address(), self.size_bytes)
 
-        if not torch.cuda.is_available():
-            raise EngineError(
-                "memory can't be pinned for a GPU here",
-                "torch finds no CUDA device",
-                "run it where a GPU is attached, or leave it unpinned",
-            )
-        torch.cuda.init()  # cudart answers only once a context is there
-        refused = torch.cuda.cudart().cudaHostRegister(self._address(), self.size_bytes, 0)
-        if int(refused) != 0:
-            raise EngineError(
-                f"CUDA didn't pin {self.size_bytes / 2**30:.2f} GiB",
-                f"cudaHostRegister: {refused}",
-                "raise the limit of locked memory (ulimit -l unlimited), or pin less",
-            )
+    def unpin(self) -> None:
+        """Let CUDA forget it; call it before the last reference goes."""
+        unpin(self._address())
+
+    def _address(self) -> int:
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
     def _misplaced(self, found: NDArray[np.int32]) -> NDArray[np.bool_]:
         if not self.laid:
@@ -94,9 +87,6 @@ class TieredMemory:
     def _asked(self, page: int) -> str:
         inside = [stripe for stripe in self.laid if stripe.start <= page * mmap.PAGESIZE]
         return str(inside[-1].node) if inside else listed(self.nodes)
-
-    def _address(self) -> int:
-        return ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
 
 def allocate(

@@ -27,7 +27,11 @@ def instance(name: str, vcpus: int, *cards: tuple[str, int, int], maker: str = "
         {"Name": gpu, "Manufacturer": maker, "Count": count, "MemoryInfo": {"SizeInMiB": mib}}
         for gpu, count, mib in cards
     ]
-    row: dict[str, Any] = {"InstanceType": name, "VCpuInfo": {"DefaultVCpus": vcpus}}
+    row: dict[str, Any] = {
+        "InstanceType": name,
+        "VCpuInfo": {"DefaultVCpus": vcpus},
+        "MemoryInfo": {"SizeInMiB": vcpus * 4096},
+    }
     return row | ({"GpuInfo": {"Gpus": gpus}} if gpus else {})
 
 

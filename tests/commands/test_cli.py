@@ -89,6 +89,8 @@ print("LOADED", [m for m in ("torch", "vllm", "boto3") if m in sys.modules])
         (["fit"], 2, "nothing to fit"),
         (["fit", "ffffff"], 2, "no artifact with digest"),
         (["profile", "none.yaml"], 2, "can't read spec"),
+        (["profile", "memory", "--node", "77"], 2, "memory node 77 can't be measured here"),
+        (["profile", "memory", "--sysfs", "none"], 2, "can't read the memory nodes under none"),
         (["deploy", "ffffff"], 2, "no artifact with digest"),
         (["destroy", "nothing"], 2, "unknown deployment"),
         (["bench", "verify", "ffffff", "http://127.0.0.1:1"], 2, "no artifact with digest"),

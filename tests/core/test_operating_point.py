@@ -4,11 +4,16 @@ from dataclasses import replace
 
 import pytest
 
+from hgpu.core.errors import InputError
+from hgpu.core.experts import ExpertCache
 from hgpu.core.operating_point import EngineOptions, Mode, OperatingPoint, names_of, timed_points
+
+QUARTER = ExpertCache(0.25)
 
 
 def point(tokens: int, mode: Mode = Mode.MIXED, gpu: str = "L4", **engine: int) -> OperatingPoint:
-    return OperatingPoint(gpu, mode=mode, engine=EngineOptions(tokens, **engine))
+    experts = QUARTER if mode is Mode.OFFLOAD else None
+    return OperatingPoint(gpu, mode=mode, engine=EngineOptions(tokens, **engine), experts=experts)
 
 
 def test_a_point_times_itself_and_what_only_chooses_otherwise_what_is_in_a_step() -> None:
@@ -55,3 +60,25 @@ def test_names_have_the_budget_only_where_it_is_needed() -> None:
         "A10G",
         "L4 pd",
     ]
+
+
+def test_an_expert_cache_is_of_mode_offload_and_names_its_points() -> None:
+    assert point(512, Mode.OFFLOAD).name == "L4 offload 25% pinned_lfu"
+    few, many = (point(512, Mode.OFFLOAD, max_num_seqs=seqs) for seqs in (4, 64))
+    names = names_of([few, many])
+    assert [names[few], names[many]] == [
+        "L4 offload 25% pinned_lfu 4 seqs 512t",
+        "L4 offload 25% pinned_lfu 64 seqs 512t",
+    ]
+    for mode, cache in ((Mode.OFFLOAD, None), (Mode.MIXED, QUARTER), (Mode.PD, QUARTER)):
+        with pytest.raises(InputError, match=f"in mode '{mode}' with"):
+            OperatingPoint("L4", mode=mode, experts=cache)
+
+
+def test_slots_of_layers_are_all_alike_or_those_that_were_divided() -> None:
+    assert QUARTER.slots_of(32, 4, 3) == (8, 8, 8)
+    divided = replace(QUARTER, layer_slots=(4, 12, 8))
+    assert divided.slots_of(32, 4, 3) == (4, 12, 8)
+    for other in ((32, 4, 2), (32, 5, 3), (11, 4, 3)):
+        with pytest.raises(InputError, match="don't fit the model"):
+            divided.slots_of(*other)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hgpu.core.copies import ExpertCopies
 from hgpu.core.step import StepBatch, StepModel, at_most_one, prefill_batch
 
 STEP = StepModel(2e-3, 15e-3, 4e-9, 1e-7, 2e-5, knee_tokens=200.0, sharpness=4.0)
@@ -48,3 +49,32 @@ def test_arrays_give_what_numbers_give() -> None:
     columns = [np.array(column) for column in zip(*map(astuple, batches), strict=True)]
     together = DEAR.step_s(StepBatch(*columns))
     assert together.tolist() == pytest.approx([DEAR.step_s(batch) for batch in batches], rel=1e-15)
+
+
+COPIES = ExpertCopies((1.0, 4.0, 64.0), (10e-3, 10e-3, 40e-3), ((0.0, 9e-3, 9e-3), (4e-3, 16e-3, 20e-3)))
+COPYING = replace(DEAR, copies=COPIES)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 4, 30, 64, 200])
+def test_copies_ahead_hide_behind_the_step_and_the_others_are_waited_for(tokens: int) -> None:
+    batch = StepBatch(decode_seqs=tokens, decode_context_tokens=tokens * 100)
+    ahead_s = [np.interp(tokens, COPIES.tokens, row_s) for row_s in COPIES.ahead_s]
+    exposed_s = np.interp(tokens, COPIES.tokens, COPIES.exposed_s)
+    compute_s = np.mean([max(DEAR.step_s(batch), row_s) for row_s in ahead_s])
+    assert COPYING.step_s(batch) == pytest.approx(compute_s + exposed_s, rel=1e-12)
+    waiting = replace(DEAR, copies=replace(COPIES, ahead_s=()))
+    assert waiting.step_s(batch) == pytest.approx(DEAR.step_s(batch) + exposed_s, rel=1e-12)
+
+
+@given(st.tuples(*[st.floats(0, 5000)] * 6), st.tuples(*[st.floats(0, 5000)] * 6))
+def test_a_larger_step_is_never_faster_with_copies(small: tuple[float, ...], more: tuple[float, ...]) -> None:
+    large = [a + b for a, b in zip(small, more, strict=True)]
+    assert 0 < COPYING.step_s(StepBatch(*small)) <= COPYING.step_s(StepBatch(*large)) * (1 + 1e-12)
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 9000)), min_size=1))
+def test_arrays_give_the_same_bits_as_numbers_with_copies(rows: list[tuple[int, int]]) -> None:
+    seqs, context = (np.array(column, float) for column in zip(*rows, strict=True))
+    together = COPIES.step_s(seqs, context * 1e-6)
+    pairs = zip(seqs.tolist(), context.tolist(), strict=True)
+    assert together.tolist() == [COPIES.step_s(seqs, context * 1e-6) for seqs, context in pairs]

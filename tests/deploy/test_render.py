@@ -22,6 +22,7 @@ from tests_types import Run
 from hgpu.artifacts.store import load
 from hgpu.commands.simulating import plan_latency
 from hgpu.core.errors import InputError
+from hgpu.core.experts import ExpertCache
 from hgpu.core.operating_point import Mode
 from hgpu.deploy.render.document import Document, RenderOptions, default_name
 from hgpu.deploy.render.profiles import profile_documents
@@ -295,7 +296,9 @@ def test_ranks_that_nodes_cannot_share_evenly_are_refused() -> None:
 @pytest.mark.parametrize("mode", [Mode.PD, Mode.OFFLOAD])
 def test_a_mode_that_nothing_starts_is_refused(target: str, mode: Mode) -> None:
     first = PLAN.payload.allocation[0]
-    row = first.model_copy(update={"mode": str(mode), "point": replace(first.point, mode=mode)})
+    experts = ExpertCache(0.25) if mode is Mode.OFFLOAD else None
+    point = replace(first.point, mode=mode, experts=experts)
+    row = first.model_copy(update={"mode": str(mode), "point": point})
     with pytest.raises(InputError, match=f"runs in mode '{mode}'"):
         documents(target, PLAN.payload.model_copy(update={"allocation": [row]}))
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hgpu.core.errors import InputError
 from hgpu.core.gpu import MemoryTier
 from hgpu.core.placement import PlacedTensor, TierPlacement, spread
 from hgpu.core.training_tensors import TrainingShape, offloaded_tensors
-from hgpu.latency.offloaded_step import Devices, compute_s, optimizer_s, pass_terms, step_time
+from hgpu.latency.offloaded_step import Devices, compute_s, fit_blend, optimizer_s, pass_terms, step_time
 
 GIB = 2**30
 DRAM = MemoryTier("dram", 400 * GIB, 200e9, 200e9)
@@ -49,6 +50,20 @@ def test_with_level_one_in_dram_the_step_is_within_three_percent(context: int, b
     masks = [[[0]] * 7, [[0]] * 4 + [[1]] * 3]
     local_s, tiered_s = (step_time(placed(over, shape=shape), shape, DEVICES).total_s for over in masks)
     assert local_s / tiered_s >= 0.97
+
+
+@given(st.floats(0, 1), st.lists(st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)), min_size=1, max_size=5))
+def test_a_blend_is_found_again_from_steps_that_follow_it(
+    blend: float, tiers: list[tuple[float, float]]
+) -> None:
+    steps = [(pair, max(pair) + blend * min(pair)) for pair in tiers]
+    assert fit_blend(steps) == pytest.approx(blend, abs=1e-9)
+
+
+def test_a_blend_needs_two_tiers_and_stays_within_its_bounds() -> None:
+    assert fit_blend([((1.0, 1.0), 3.0)]) == 1.0 and fit_blend([((1.0, 1.0), 0.5)]) == 0.0
+    with pytest.raises(InputError, match="can't be fitted"):
+        fit_blend([((1.0, 0.0), 1.0)])
 
 
 def test_cards_add_up_until_the_link_is_full() -> None:

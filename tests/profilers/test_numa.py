@@ -38,7 +38,8 @@ def test_every_page_lies_on_the_node_it_was_given(policy: Policy) -> None:
 def test_a_page_that_nobody_touched_has_no_node() -> None:
     memory = reserve(3 * 4096)
     memory[4096] = 1
-    assert nodes_of_pages(memory).tolist() == [-errno.ENOENT, here(), -errno.ENOENT]
+    before, touched, after = nodes_of_pages(memory).tolist()
+    assert touched in usable_nodes() and before == after == -errno.ENOENT
 
 
 def test_a_part_of_memory_can_be_placed() -> None:

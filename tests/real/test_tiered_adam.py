@@ -147,6 +147,21 @@ def test_a_bf16_model_trains_as_one_with_fp32_masters_written_by_hand() -> None:
     assert made.memory[TensorName.BF16_WEIGHTS].residency().keys() == {here()}
 
 
+def test_a_half_precision_model_loses_nothing_by_a_copy_in_another_precision() -> None:
+    """fp16 isn't sent by way of bf16, which has fewer digits."""
+    import torch
+
+    model = torch.nn.Linear(8, 8).half()
+    made = tiered_adamw(model.parameters(), everywhere(), **OPTIONS)
+    assert TensorName.BF16_WEIGHTS not in made.memory
+    model(torch.ones(2, 8, dtype=torch.float16)).sum().backward()
+    made.optimizer.step()
+    for parameter, master in zip(model.parameters(), made.optimizer.state, strict=True):
+        assert torch.equal(parameter, master.half()) and not torch.equal(
+            parameter.float(), master.bfloat16().float()
+        )
+
+
 def test_a_solved_placement_is_what_is_allocated() -> None:
     """All tensors fit in the only tier that is real here; a second tier would have to be a second node."""
     shape = TrainingShape(10**6, layers=1, hidden_size=48, batch=4, context_tokens=16)
@@ -191,3 +206,18 @@ def test_pinning_without_a_gpu_is_an_error() -> None:
     with pytest.raises(EngineError, match="can't be pinned"):
         allocate(2**20, [here()]).pin()
     assert issubclass(EngineError, HgpuError)
+
+
+@pytest.mark.skipif(len(usable_nodes()) < 2, reason="this machine has one memory node")
+def test_losses_stay_the_same_with_every_tensor_on_two_nodes() -> None:
+    import torch
+
+    first, second, *_ = sorted(usable_nodes())
+    parts = zip(TensorName, (0.1, 0.3, 0.5, 0.7, 0.9, 0.4, 0.6), strict=True)
+    shares = {name: [(first, part), (second, 1 - part)] for name, part in parts}
+    plain, tiered = small_model(), small_model()
+    made = tiered_adamw(tiered.parameters(), shares, fused=True, **OPTIONS)
+    expected = losses(plain, torch.optim.AdamW(plain.parameters(), fused=True, **OPTIONS))
+    assert losses(tiered, made.optimizer) == expected
+    made.verify()
+    assert all(set(memory.residency()) == {first, second} for memory in made.memory.values())

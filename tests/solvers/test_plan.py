@@ -101,11 +101,9 @@ def test_an_explanation_is_what_planning_again_would_cost(tmp_path: Path) -> Non
     assert costs == sorted(costs)
 
 
-def test_a_mode_without_a_latency_model_is_refused_with_its_reason(tmp_path: Path) -> None:
-    plan = make_plans([demand(tmp_path, modes=["mixed", "offload"])])[0].payload
-    refused = {row.point: row.reason for row in plan.forbidden}
-    assert "no latency model of mode 'offload'" in refused["L4 offload"]
-    assert {row.mode for row in plan.allocation} == {"mixed"}
+def test_a_model_without_experts_has_none_to_offload(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has none"):
+        demand(tmp_path, modes=["mixed", "offload"])
 
 
 def test_spot_machines_are_derated_and_kept_within_their_share(tmp_path: Path) -> None:

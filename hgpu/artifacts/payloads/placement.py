@@ -46,6 +46,9 @@ class PlacedPool(Strict):
     usd_per_hour: float
     pay: str
     source: str = ""
+    offer: str = ""
+    region: str = ""
+    market: str = ""
 
     @property
     def nodes(self) -> int:

@@ -50,7 +50,7 @@ class Prediction(Strict):
 
 
 class Baseline(Strict):
-    """The cheapest fleet of a single GPU type; without a cost where there is none."""
+    """The cheapest fleet of a single GPU type that holds all weights; without a cost where there is none."""
 
     gpu: str
     count: int | None

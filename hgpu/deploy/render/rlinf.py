@@ -5,6 +5,7 @@ several GPU types. What is rendered is held against RLinf's rules (`rlinf_rules.
 """
 
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
 from hgpu.artifacts.payloads.placement import PlacedComponent, PlacedPool, PlacementPayload
@@ -12,6 +13,7 @@ from hgpu.deploy.render.rlinf_rules import check_rlinf
 from hgpu.solvers.rl_ranks import ORDER
 
 Section = dict[str, Any]
+PLACEMENT, APPLY = "placement.yaml", "rlinf_apply.py"
 
 
 def rlinf_config(plan: PlacementPayload) -> Section:
@@ -20,6 +22,11 @@ def rlinf_config(plan: PlacementPayload) -> Section:
     config = _embodied(plan, pools) if plan.workflow == "embodied" else _reasoning(plan, pools)
     check_rlinf(config, [pool.gpus_per_node for pool in pools.values() for _ in range(pool.nodes)])
     return config
+
+
+def apply_script() -> str:
+    """Return the script that puts a placement into a task's configuration."""
+    return files("hgpu.deploy.render").joinpath(APPLY).read_text(encoding="utf-8")
 
 
 def ordered_pools(plan: PlacementPayload) -> dict[str, PlacedPool]:

@@ -14,6 +14,17 @@ REQUEST_NEEDS = (
     "spec_token_ids",
 )
 CONNECTOR_NEEDS = ("block_hashes", "num_prompt_tokens", "num_tokens")
+METHOD_NEEDS = (
+    "register_oot",
+    "create_weights",
+    "process_weights_after_loading",
+    "apply",
+    "is_monolithic",
+    "unquantized_backend",
+)
+KERNEL_NEEDS = ("global_num_experts", "expert_map", "apply_router_weight_on_input", "activation")
+RUNNER_NEEDS = ("gate", "router")
+ROUTER_NEEDS = ("_compute_routing",)
 TRIED = "0.32"
 
 
@@ -49,6 +60,45 @@ def require_connector_features() -> None:
             f"FolderConnector can't pass the KV cache of vLLM {vllm.__version__} on",
             f"its requests have no {', '.join(missing)}",
             f"use a vLLM as {TRIED}, or run one engine in the pair's place",
+        )
+
+
+def missing_expert_features() -> list[str]:
+    """Return what this vLLM lacks of what the expert cache reads or overrides. Raises ImportError."""
+    import vllm.config
+    from vllm.model_executor.layers.fused_moe.modular_kernel import FusedMoEKernel
+    from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
+    from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    needs = (
+        (UnquantizedFusedMoEMethod, METHOD_NEEDS),
+        (MoERunner, RUNNER_NEEDS),
+        (BaseRouter, ROUTER_NEEDS),
+        (VocabParallelEmbedding, ("register_oot",)),
+    )
+    missing = [f"{kind.__name__}.{name}" for kind, names in needs for name in names if name not in _has(kind)]
+    known = getattr(FusedMoEKernel, "apply", None)
+    taken = known.__code__.co_varnames if known is not None else ()
+    missing += [f"FusedMoEKernel.apply({name})" for name in KERNEL_NEEDS if name not in taken]
+    config = ("get_current_vllm_config_or_none",)
+    return missing + [f"vllm.config.{name}" for name in config if not hasattr(vllm.config, name)]
+
+
+def require_expert_features() -> None:
+    """Refuse a vLLM that the expert cache can't stand in. Raises InputError with what is missing."""
+    try:
+        missing = missing_expert_features()
+    except ImportError as error:
+        missing = [str(error)]
+    if missing:
+        import vllm
+
+        raise InputError(
+            f"the expert cache can't be used in vLLM {vllm.__version__}",
+            f"it has no {', '.join(missing)}",
+            f"use a vLLM as {TRIED}, or leave out hgpu_experts",
         )
 
 

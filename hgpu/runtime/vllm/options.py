@@ -25,6 +25,8 @@ def phases_of(additional_config: object) -> Phases:
         raise InputError(f"{KEY} isn't an object", f"it is {rows!r}")
     known = dict(rows)
     step = known.pop("step", None)
+    if isinstance(step, Mapping) and step.get("copies", step) is None:
+        step = {name: value for name, value in step.items() if name != "copies"}
     options: PhaseOptions = _made(PhaseOptions, known, KEY)
     for name in ("ageing_tok_per_s", "tpot_s"):
         if getattr(options, name) == 0:
@@ -48,7 +50,7 @@ def scheduler_args(phases: Phases, asynchronous: bool) -> list[str]:
 
 
 def _made(kind: type[Any], rows: object, where: str) -> Any:
-    names = {field.name for field in fields(kind)}
+    names = {field.name for field in fields(kind)} - {"copies"}  # mode `offload` has no phases
     if not isinstance(rows, Mapping) or not rows.keys() <= names:
         unknown = sorted(rows.keys() - names) if isinstance(rows, Mapping) else [repr(rows)]
         raise InputError(

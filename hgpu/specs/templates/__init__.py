@@ -4,7 +4,12 @@ from importlib.resources import files
 
 from hgpu.core.errors import UnknownName
 
-TEMPLATES = {"serve": "serve.yaml", "finetune": "finetune.yaml", "rl": "rl.yaml"}
+TEMPLATES = {
+    "serve": "serve.yaml",
+    "offload": "offload.yaml",
+    "finetune": "finetune.yaml",
+    "rl": "rl.yaml",
+}
 
 
 def template(kind: str) -> str:
