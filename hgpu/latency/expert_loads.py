@@ -86,7 +86,7 @@ def routing_of(trace: RoutingTrace, source: str) -> Routing:
 def uniform_routing(experts: int, per_token: int) -> Routing:
     """Return routing that knows no favourites: what skewed routing would load is less than with it."""
     trace = uniform_trace(experts, per_token, UNIFORM_TOKENS)
-    return Routing(hints_of(trace), trace, "every expert as likely as any other", uniform=True)
+    return Routing(hints_of(trace), trace, "routing to any expert alike", uniform=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -113,7 +113,8 @@ def chosen_cache(model: ModelSpec, gpu: GpuType, point: OperatingPoint, routing:
 def mean_step_s(model: ModelSpec, gpu: GpuType, point: OperatingPoint, copies: ExpertCopies) -> float:
     """Return the geometric mean of decode steps at 1, 2, 4, … sequences up to the point's limit."""
     efficiency = efficiency_of(gpu, model.weight_dtype)
-    roofline = Roofline(model, gpu, point.tp, efficiency, point.experts)
+    cached = model.cached_in(point.engine.kv_cache_dtype)
+    roofline = Roofline(cached, gpu, point.tp, efficiency, point.experts)
     batches = sizes_up_to(point.engine.max_num_seqs, point.engine.max_num_seqs)
     steps_s = [
         copies.step_s(seqs, roofline.step_s(StepBatch(decode_seqs=seqs, decode_context_tokens=context)))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hgpu.catalog.gpus import resolve_gpu
-from hgpu.core.experts import Prefetch
+from hgpu.core.experts import PINNING, Prefetch
 from hgpu.core.operating_point import Mode, OperatingPoint
 from hgpu.latency.expert_loads import Routing
 from hgpu.latency.expert_slots import totals
@@ -30,9 +30,11 @@ def with_caches(service: Service, given: Routing | None, say: Callable[[str], No
         return Cached(service)
     routing = routing_for(service.model, given)
     if routing.uniform:
+        pinning = sorted({str(p.experts.policy) for p in service.points if p.experts} & set(PINNING))
+        needing = f"; engines with policy {' or '.join(pinning)} need one to run" if pinning else ""
         say(
-            f"mode offload: no routing of {service.model.name} is given, so {routing.source}; "
-            "skewed routing copies less (estimated)"
+            f"mode offload: no routing of {service.model.name} is given: {routing.source} is assumed; "
+            f"skewed routing copies less{needing} (hgpu profile --mode offload)"
         )
     chosen: dict[OperatingPoint, OperatingPoint] = {}
     for point in service.points:

@@ -106,7 +106,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Bytes by item at a moment of a step, on each GPU and on the host of each machine."""
+    """Bytes by item at a moment of a step, on each GPU and on the machine's host."""
 
     name: str
     device: Mapping[str, float]
@@ -178,13 +178,14 @@ def _device_states(training: Training, variant: Variant, frozen: bool = False) -
     trained, each = (count.final if frozen else count.peak), training.states(variant)
     parts = variant.tp * (variant.dp if variant.sharding is Sharding.ZERO3 else 1)
     gathered = 2 * training.element_bytes * training.largest_layer_params / variant.tp
-    base = 0.0 if variant.method is Method.FULL else training.element_bytes * training.model.total_params
-    base += 4.0 * _frozen_extras(training, variant, count.peak - trained)
+    extras = 4.0 * _frozen_extras(training, variant, count.peak - trained)
     if variant.offload is not Offload.NONE:
         if variant.method is Method.FULL:
             return StateBytes(gathered, 0.0, 0.0)
-        small = each.total and trained / variant.tp
-        return StateBytes(gathered + each.weights * small, each.gradients * small, each.optimizer * small)
+        weights = gathered + extras + each.weights * trained
+        return StateBytes(weights, each.gradients * trained, each.optimizer * trained)
+    frozen_bytes = training.element_bytes * training.model.total_params
+    base = extras + (0.0 if variant.method is Method.FULL else frozen_bytes)
     weights = (base + each.weights * trained) / parts + (gathered if parts > variant.tp else 0.0)
     copies = 2.0 if variant.dp > 1 and variant.sharding is Sharding.NONE else 1.0  # DDP's buckets
     return StateBytes(weights, copies * each.gradients * trained / parts, each.optimizer * trained / parts)
@@ -234,9 +235,8 @@ def _temporaries(training: Training, variant: Variant) -> float:
     """Return what AdamW holds on the way: two tensors like the largest that is trained, in its format."""
     if variant.offload is not Offload.NONE and variant.method is Method.FULL:
         return 0.0
-    each = training.states(variant).optimizer / 2
     if variant.method is Method.FULL:
-        each = training.element_bytes if not training.mixed else 4.0
+        each = 4.0 if training.mixed else training.element_bytes
         return TEMPORARIES * each * training.model.vocab_size * training.model.hidden_size / variant.tp
     widest = max(max(t.in_features, t.out_features) for t in training.targets)
     return TEMPORARIES * 4.0 * variant.rank * widest

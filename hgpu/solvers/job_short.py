@@ -1,6 +1,7 @@
 """Where no way to train fits in memory: the nearest one, and the cheapest changes of the spec that fit."""
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any, NoReturn
 
 from hgpu.catalog.gpus import resolve_gpu
@@ -33,7 +34,7 @@ def raise_short(
         f"the nearest, {near.variant.name} with micro-batch {near.variant.micro_batch} on {near.offer.gpu}, "
         f"needs {moment.device_bytes / GIB:.1f} of {there:.1f} GiB at the moment '{moment.name}' ({items})"
     )
-    found = sorted(_changed(finetune, activations))
+    found = sorted(_changed(finetune, activations)) or sorted(_changed_twice(finetune, activations))
     fixes = [f"{change} ({cost:,.2f} USD: {name})" for cost, change, name in found[:3]]
     raise Infeasible(
         f"no way to train {finetune.name} fits in memory",
@@ -54,6 +55,14 @@ def _changed(finetune: Finetune, activations: ActivationChoice) -> Iterator[tupl
         if best is not None:
             yield best.cost_usd, f"lower context to {context}", best.name
             return
+
+
+def _changed_twice(finetune: Finetune, activations: ActivationChoice) -> Iterator[tuple[float, str, str]]:
+    """Yield the same of pairs of changes, where no single one is enough."""
+    for (words, update), (more, other) in combinations(_changes(finetune), 2):
+        best = _fitting(finetune, update | other, activations)
+        if best is not None:
+            yield best.cost_usd, f"{words} and {more.removeprefix('allow ')}", best.name
 
 
 def _fitting(finetune: Finetune, update: dict[str, Any], activations: ActivationChoice) -> Way | None:

@@ -55,8 +55,7 @@ def test_deepspeeds_row_of_t5_3b_on_8_gpus(
         optimizer_on_host=optimizer_on_host,
         weights_on_host=weights_on_host,
     )
-    assert needs.host_bytes / GIB == pytest.approx(host_gb, rel=0.01)
-    assert needs.gpu_bytes / GIB == pytest.approx(gpu_gb, abs=0.005, rel=0.01)
+    assert (round(needs.host_bytes / GIB, 2), round(needs.gpu_bytes / GIB, 2)) == (host_gb, gpu_gb)
 
 
 def test_lamdas_counts_of_llama_2_7b() -> None:

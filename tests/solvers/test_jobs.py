@@ -126,6 +126,13 @@ def test_what_fits_nowhere_says_what_is_missing_and_what_would_fit() -> None:
     assert "allow method: lora" in caught.value.fix
 
 
+def test_where_no_single_change_is_enough_pairs_of_them_are_proposed() -> None:
+    asked = finetune(model="Llama-3.1-70B", gpus=["H100-SXM"], context=8192)
+    with pytest.raises(Infeasible, match="fits in memory") as caught:
+        plan_jobs({"job": asked}, {"job": ESTIMATED})
+    assert "allow checkpointing: true and data_parallel" in caught.value.fix
+
+
 def test_offloading_without_a_known_host_is_refused_by_reason() -> None:
     asked = finetune(offload=["none", "zero3"])
     (planned,) = plan_jobs({"job": asked}, {"job": ESTIMATED})
