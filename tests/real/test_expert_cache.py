@@ -231,4 +231,21 @@ def test_a_vllm_without_the_hooks_is_refused_where_the_cache_is_asked_for(
     logger.addHandler(caplog.handler)
     monkeypatch.setattr(sys, "argv", ["vllm", "serve", "m"])
     register()  # who doesn't ask isn't stopped
-    assert "lacks BaseRouter._compute_routing" in caplog.text
+    assert "it lacks BaseRouter._compute_routing" in caplog.text
+
+
+@imports_vllm
+def test_another_plugins_hook_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.model_executor.custom_op import op_registry_oot
+
+    from hgpu.runtime.vllm.expert_cache import register_classes
+    from hgpu.runtime.vllm.expert_plugin import register
+
+    register()
+    register()  # vLLM says that plugins may be called again
+    monkeypatch.setitem(op_registry_oot, "VocabParallelEmbedding", object)
+    assert register_classes() == ["VocabParallelEmbedding"]
+    assert op_registry_oot["VocabParallelEmbedding"] is object
+    monkeypatch.setattr(sys, "argv", ["vllm", "serve", "m", "--additional-config", '{"hgpu_experts": {}}'])
+    with pytest.raises(InputError, match="another plugin stands in for VocabParallelEmbedding"):
+        register()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
@@ -127,7 +128,13 @@ class WatchedEmbedding(VocabParallelEmbedding):  # type: ignore[misc]
         return result
 
 
-def register_classes() -> None:
-    """Stand in for vLLM's own classes in this process."""
-    UnquantizedFusedMoEMethod.register_oot(CachedExperts)
-    VocabParallelEmbedding.register_oot(WatchedEmbedding)
+def register_classes() -> list[str]:
+    """Stand in for vLLM's own classes in this process, once; return those that another plugin has taken."""
+    ours = {UnquantizedFusedMoEMethod: CachedExperts, VocabParallelEmbedding: WatchedEmbedding}
+    taken = [
+        kind.__name__ for kind, own in ours.items() if op_registry_oot.get(kind.__name__, own) is not own
+    ]
+    for kind, own in ours.items() if not taken else ():
+        if kind.__name__ not in op_registry_oot:
+            kind.register_oot(own)
+    return taken
