@@ -1,12 +1,13 @@
 """What `hgpu plan` calls for specs of kind finetune."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hgpu.artifacts.digest import file_digest
 from hgpu.artifacts.manifest import Environment, InputRef
 from hgpu.artifacts.payloads.job import JobPayload
+from hgpu.artifacts.payloads.memory import MemoryPayload
 from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact, Draft, save
@@ -14,11 +15,12 @@ from hgpu.catalog.offers import price_date
 from hgpu.core.errors import InputError
 from hgpu.core.offer import Market, Offer
 from hgpu.core.provenance import Provenance
+from hgpu.latency.memory_tiers import machine_tiers
 from hgpu.latency.training_select import KIND, select_activations
 from hgpu.report.output import note
 from hgpu.solvers.job_plan import Used, plan_jobs
 from hgpu.specs.finetune import FinetuneSpec
-from hgpu.specs.finetune_job import finetune_of
+from hgpu.specs.finetune_job import Finetune, finetune_of
 from hgpu.specs.load import load_any, load_kind
 
 
@@ -56,6 +58,8 @@ def plan_finetunes(asked: JobsAsked) -> list[Artifact[JobPayload]]:
     if len(set(names)) < len(names):
         raise InputError("two specs have the same file name", ", ".join(names), "name them apart")
     finetunes = {path.stem: finetune_of(load_kind(path, FinetuneSpec)) for path in asked.specs}
+    hosts = {name: _host(asked.root, finetune) for name, finetune in finetunes.items()}
+    finetunes = {name: _on(finetune, hosts[name]) for name, finetune in finetunes.items()}
     chosen = {
         name: select_activations(asked.root, finetune, asked.refs, asked.estimate)
         for name, finetune in finetunes.items()
@@ -75,6 +79,7 @@ def plan_finetunes(asked: JobsAsked) -> list[Artifact[JobPayload]]:
                     InputRef(role="spec", kind="file", digest=file_digest(path)),
                     *(artifact.as_input(KIND) for artifact in chosen[path.stem].measured),
                     *(plan.as_input("beside") for plan in plans),
+                    *(host.as_input("host") for host in hosts[path.stem]),
                 ],
                 options={"estimate": asked.estimate},
                 environment=Environment(
@@ -85,6 +90,28 @@ def plan_finetunes(asked: JobsAsked) -> list[Artifact[JobPayload]]:
         )
         for path, finetune, job in zip(asked.specs, finetunes.values(), planned, strict=True)
     ]
+
+
+def _host(root: Path, finetune: Finetune) -> list[Artifact[MemoryPayload]]:
+    """Return the memory profile that a spec names; raises InputError for one that isn't valid."""
+    ref = finetune.spec.host.profile
+    if ref is None:
+        return []
+    artifact: Artifact[MemoryPayload] = resolve(root, ref, "memory")
+    validity = artifact.manifest.validity
+    if not validity.valid:
+        raise InputError(
+            f"memory profile {artifact.short} isn't valid",
+            "; ".join(validity.reasons),
+            "measure again on a quiet machine: hgpu profile memory",
+        )
+    return [artifact]
+
+
+def _on(finetune: Finetune, hosts: Sequence[Artifact[MemoryPayload]]) -> Finetune:
+    """Return a fine-tune with the memory of a measured machine."""
+    tiers = [machine_tiers(host.payload).tiers for host in hosts]
+    return replace(finetune, measured=tiers[0]) if tiers else finetune
 
 
 def _used(plans: Sequence[Artifact[PlanPayload]]) -> list[Used]:

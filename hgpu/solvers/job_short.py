@@ -1,6 +1,7 @@
 """Where no way to train fits in memory: the nearest one, and the cheapest changes of the spec that fit."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, NoReturn
 
@@ -68,7 +69,7 @@ def _changed_twice(finetune: Finetune, activations: ActivationChoice) -> Iterato
 def _fitting(finetune: Finetune, update: dict[str, Any], activations: ActivationChoice) -> Way | None:
     """Return the cheapest way under a changed spec, None where nothing fits either."""
     try:
-        other = finetune_of(finetune.spec.model_copy(update=update))
+        other = replace(finetune_of(finetune.spec.model_copy(update=update)), measured=finetune.measured)
     except InputError:
         return None  # such as targets of an adapter that the model hasn't
     ways, _ = ways_of(other, lambda variant: activations.of(other, variant))

@@ -27,13 +27,16 @@ TRAINED_DTYPES = (DType.BF16, DType.FP16, DType.FP32)
 
 
 class HostSpec(Strict):
-    """Memory of a machine beside its GPUs, where it isn't measured (`hgpu profile memory`).
+    """Memory of a machine beside its GPUs.
 
-    `bandwidth_gb_s` (10⁹ bytes/s) is what all cores together read and write. `memory_gib` stands for machines
-    whose memory isn't known. CXL cards count each with its own memory and bandwidth. `network_gb_s` is what
-    one machine sends to others in one direction; without it no job spans several.
+    `profile` names what `hgpu profile memory` measured on a machine like those that are planned for, and
+    stands in place of all but the network. Else `bandwidth_gb_s` (10⁹ bytes/s) is what all cores together
+    read and write, and `memory_gib` stands for machines whose memory isn't known. CXL cards count each with
+    its own memory and bandwidth. `network_gb_s` is what one machine sends to others in one direction; without
+    it no job spans several.
     """
 
+    profile: str | None = None
     memory_gib: Positive | None = None
     bandwidth_gb_s: Positive | None = None
     cxl_cards: Annotated[int, Field(ge=0, le=16)] = 0
@@ -45,6 +48,8 @@ class HostSpec(Strict):
     def _whole_cards(self) -> "HostSpec":
         if self.cxl_cards and not (self.cxl_memory_gib and self.cxl_bandwidth_gb_s):
             raise ValueError("cxl_cards need cxl_memory_gib and cxl_bandwidth_gb_s of a card")
+        if self.profile and (self.memory_gib or self.bandwidth_gb_s or self.cxl_cards):
+            raise ValueError("profile says what memory there is: leave out what else is said of it")
         return self
 
 

@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 
 from hgpu.catalog.gpus import resolve_gpu
-from hgpu.catalog.hosts import GIB, host_memory_bytes
 from hgpu.catalog.linears import linears_of, targeted
 from hgpu.catalog.models import load_config, load_model
 from hgpu.catalog.offers import load_offers, select_offers
@@ -17,12 +16,16 @@ from hgpu.core.offer import Offer
 from hgpu.core.training import Linear, Method, Offload, Sharding, Variant
 from hgpu.specs.finetune import TRAINED_DTYPES, FinetuneSpec
 
+GIB = 2**30
 GIGA = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Finetune:
-    """A fine-tune to plan: the spec with its model, linear modules, number format and offers."""
+    """A fine-tune to plan: the spec with its model, linear modules, number format and offers.
+
+    `measured` holds the memory tiers of the machine that `host.profile` is of, local memory first.
+    """
 
     spec: FinetuneSpec
     model: ModelSpec
@@ -30,6 +33,7 @@ class Finetune:
     targets: tuple[Linear, ...]
     dtype: DType
     offers: tuple[Offer, ...]
+    measured: tuple[MemoryTier, ...] = ()
 
     @property
     def name(self) -> str:
@@ -65,8 +69,9 @@ class Finetune:
     def host_tiers(self, offer: Offer, offload: Offload) -> list[MemoryTier] | str:
         """Return a machine's memory for offloading, or why there is none to plan with."""
         host = self.spec.host
-        known = host_memory_bytes(offer.instance_type)
-        capacity = known if known is not None else round((host.memory_gib or 0) * GIB)
+        if self.measured:
+            return self._measured_tiers(offload)
+        capacity = round((offer.host_memory_gib or host.memory_gib or 0) * GIB)
         if not capacity or host.bandwidth_gb_s is None:
             missing = "host.bandwidth_gb_s" if capacity else "host.memory_gib"
             return f"the host memory of {offer.name} isn't known: give {missing}"
@@ -78,6 +83,13 @@ class Finetune:
             size, speed = round((host.cxl_memory_gib or 0) * GIB), (host.cxl_bandwidth_gb_s or 0) * GIGA
             tiers += [MemoryTier(f"CXL {n}", size, speed, speed) for n in range(1, host.cxl_cards + 1)]
         return tiers
+
+    def _measured_tiers(self, offload: Offload) -> list[MemoryTier] | str:
+        if offload is not Offload.TIERED:
+            return [self.measured[0]]
+        if len(self.measured) < 2:
+            return "the machine of host.profile has one memory node, and nothing to tier with"
+        return list(self.measured)
 
 
 def finetune_of(spec: FinetuneSpec) -> Finetune:

@@ -109,3 +109,28 @@ def test_a_plan_becomes_files_for_a_cluster_and_for_skypilot(hgpu: Run, spec: Pa
     assert hgpu("deploy", "latest", "--target", "sky", "--dry-run", "--out", "task").returncode == 0
     launched = hgpu("deploy", "latest", "--target", "sky")
     assert launched.returncode == 2 and "--dry-run" in launched.stderr
+
+
+def test_a_measured_or_recorded_memory_is_what_tensors_are_placed_in(hgpu: Run, spec: Path) -> None:
+    sysfs = Path(__file__).parents[1] / "profilers" / "sysfs" / "cxl"
+    memory = json.loads(hgpu("profile", "memory", "--sysfs", str(sysfs), "--json").stdout)
+    tiered = SPEC.replace("[lora, lamda]", "full") + "offload: tiered\ncheckpointing: true\n"
+    spec.write_text(f"{tiered}host: {{profile: {memory['digest'][:12]}}}\n")
+    done = hgpu("plan", str(spec), "--json")
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)
+    tiers = set(job["placement"][0]["bytes_by_tier"])
+    assert {"dram0", "cxl2", "cxl3"} == tiers
+    assert job["placement_gap"]["proven"]
+    lineage = hgpu("show", job["digest"][:12], "--lineage")
+    assert memory["digest"][:12] in lineage.stdout
+    spec.write_text(f"{tiered}host: {{profile: latest, bandwidth_gb_s: 100}}\n")
+    assert "leave out what else is said" in hgpu("plan", str(spec)).stderr
+
+
+def test_a_memory_that_was_not_measured_well_is_refused(hgpu: Run, spec: Path) -> None:
+    words = ("profile", "memory", "--repeats", "2", "--array-mib", "1", "--adam", "0.01", "--json")
+    memory = json.loads(hgpu(*words).stdout)
+    spec.write_text(f"{SPEC}offload: zero3\nhost: {{profile: {memory['digest'][:12]}}}\n")
+    done = hgpu("plan", str(spec))
+    assert done.returncode == 2 and "isn't valid" in done.stderr
