@@ -68,8 +68,7 @@ def bless(made: dict[str, Path]) -> None:
     shutil.rmtree(BASELINES, ignore_errors=True)
     for name, path in made.items():
         kept = BASELINES / path.parent.name / path.name
-        kept.mkdir(parents=True)
-        shutil.copyfile(path / "manifest.json", kept / "manifest.json")
+        shutil.copytree(path, kept)
         hgpu("bench", "bless", str(kept), name, "--results", str(BASELINES))
 
 
