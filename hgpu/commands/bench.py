@@ -39,9 +39,8 @@ def verify(
     from hgpu.artifacts.resolve import resolve
     from hgpu.artifacts.store import Draft, save
     from hgpu.bench.verify import verify as compare
-    from hgpu.core.errors import InvalidMeasurement
     from hgpu.report.bench import bench_json, print_bench
-    from hgpu.report.output import print_json
+    from hgpu.report.output import note, print_json
     from hgpu.report.progress import progress_of
     from hgpu.runtime.completion import served_model
 
@@ -65,9 +64,8 @@ def verify(
     saved = save(results, draft)
     print_json(bench_json(saved)) if json else print_bench(saved)
     if not verified.validity.valid:
-        raise InvalidMeasurement(
-            "the measurement isn't valid", "; ".join(verified.validity.reasons), "see the reasons above"
-        )
+        note(f"the measurement isn't valid: {'; '.join(verified.validity.reasons)}")
+        raise typer.Exit(4)
 
 
 @app.command()
