@@ -52,8 +52,7 @@ def deploy(
     """
     from hgpu.artifacts.resolve import resolve
     from hgpu.commands.deploying import Aws, Given, aws_deploy, aws_diff, launch, refuse_misplaced
-    from hgpu.commands.deploying_job import job_of, write_job
-    from hgpu.commands.deploying_rl import placement_of, write_placement
+    from hgpu.commands.deploying_batch import batch_of, write_batch
     from hgpu.commands.rendering import write_dry_run
     from hgpu.deploy.driver import DeployOptions
     from hgpu.deploy.drivers import Place, driver_for
@@ -66,15 +65,9 @@ def deploy(
     from hgpu.report.rendered import print_rendered, rendered_json
 
     folder = out or Path("manifests")
-    loop = placement_of(results, plan)
-    if loop is not None:
-        files, by_hand = write_placement(call, loop, target, folder, crds, call.params)
-        document = rendered_json(target, folder, files)
-        print_json(document) if json else print_rendered(target, folder, files, by_hand)
-        return
-    job = job_of(results, plan)
-    if job is not None:
-        files, by_hand = write_job(call, job, target, folder, crds, call.params)
+    batch = batch_of(results, plan)
+    if batch is not None:
+        files, by_hand = write_batch(call, batch, target, folder, crds, call.params)
         document = rendered_json(target, folder, files)
         print_json(document) if json else print_rendered(target, folder, files, by_hand)
         return

@@ -1,4 +1,4 @@
-"""LaMDA without a framework: factors of a weight, when which column freezes, and how much is trained.
+"""LaMDA without a framework: factors of a weight, when which column freezes, and the ranks of LaMDA++.
 
 LaMDA (arXiv 2406.12832) adapts a linear map by y = W' x + B S A x, with A (rank × in) frozen from the start,
 S (rank × rank) trained throughout, and B (out × rank) trained at first and frozen column by column within the
@@ -99,27 +99,6 @@ def frozen_columns(step: int, steps: int, rank: int, eta: float) -> int:
         raise InputError(f"eta {eta:g} is no part of the steps", "it is a fraction", "choose it from 0 to 1")
     early = round(eta * steps)
     return rank if step >= early else round(rank * (2 * step + 1) / (2 * early))
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """How many parameters are trained: at the start, on average over the steps, and at the end."""
-
-    peak: float
-    mean: float
-    final: float
-
-
-def trained_parameters(shapes: Sequence[tuple[int, int]], ranks: Sequence[int], eta: float) -> Trained:
-    """Return LaMDA's counts for weights of `shapes` (out, in): rank² of S and, till frozen, rank·out of B."""
-    small = sum(rank**2 for rank in ranks)
-    columns = sum(rank * out for (out, _), rank in zip(shapes, ranks, strict=True))
-    return Trained(small + columns, small + eta / 2 * columns, small)
-
-
-def lora_parameters(shapes: Sequence[tuple[int, int]], rank: int) -> int:
-    """Return how many parameters LoRA trains throughout: rank·(in + out) each."""
-    return sum(rank * (out + inner) for out, inner in shapes)
 
 
 def energy(sigma: NDArray[np.floating], rank: int) -> float:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from linears import linears
 
 from hgpu.core.errors import InputError
-from hgpu.tuning.lamda import Init, decompose, frozen_columns, trained_parameters
+from hgpu.latency.training_counts import lamda_count
+from hgpu.tuning.lamda import Init, decompose, frozen_columns
 
 pytestmark = pytest.mark.vllm
 torch = pytest.importorskip("torch")
@@ -161,7 +163,7 @@ def test_freezing_frees_gradients_and_states_and_leaves_columns_bit_identical() 
     before = [layer.b.detach().clone() for layer in layers]
     train(model, look)
     shapes = [(layer.frozen.shape[1], layer.a.shape[1]) for layer in layers]
-    expected = trained_parameters(shapes, [RANK] * len(shapes), ETA)
+    expected = lamda_count(linears(shapes), RANK, ETA)
     assert (counts[0], sum(counts) / STEPS, counts[-1]) == (expected.peak, expected.mean, expected.final)
     for layer, start in zip(layers, before, strict=True):
         assert not torch.equal(layer.frozen[-1], start[-1]), "the last column was never trained"

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from linears import linears
 from real.weights import write_weights
 from tests_types import Run
 
 from hgpu.artifacts.resolve import entries
 from hgpu.artifacts.store import load
 from hgpu.core.errors import HgpuError, InputError, UnknownName
+from hgpu.latency.training_counts import lamda_count, lora_count
 from hgpu.runtime.tiny_model import make_tiny_model
 from hgpu.specs.finetune import Method
 from hgpu.tuning.job import TuneJob
-from hgpu.tuning.lamda import lora_parameters, trained_parameters
 
 pytestmark = pytest.mark.vllm
 STEPS, RANK, ETA = 24, 4, 0.5
@@ -80,7 +81,7 @@ def test_the_command_trains_and_leaves_an_adapter_that_peft_loads(
     done = hgpu("tune", str(spec), "--set", "method=lamda", "--json")
     assert done.returncode == 0, done.stderr
     payload = json.loads(done.stdout)
-    expected = trained_parameters(SHAPES, [RANK] * 6, ETA)
+    expected = lamda_count(linears(SHAPES), RANK, ETA)
     trained = payload["trained"]
     assert (trained["peak"], trained["mean"], trained["final"]) == (
         expected.peak,
@@ -172,7 +173,7 @@ def test_a_run_that_ended_before_its_artifact_was_written_trains_no_step_again(
 def test_other_methods_train_too(job: TuneJob, tmp_path: Path, method: Method, checkpointing: bool) -> None:
     payload = run(replace(job, method=method, checkpointing=checkpointing, learning_rate=2e-3), tmp_path)
     assert payload.held_out.after < payload.held_out.before
-    expected = lora_parameters(SHAPES, RANK) if method is Method.LORA else payload.trained.of_model
+    expected = lora_count(linears(SHAPES), RANK).peak if method is Method.LORA else payload.trained.of_model
     assert payload.trained.peak == payload.trained.final == expected
     assert load(entries(tmp_path, "tuning")[0].path).payload == payload
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from linears import linears
 
 from hgpu.core.errors import InputError
+from hgpu.latency.training_counts import lamda_count, lora_count
 from hgpu.tuning.lamda import (
     Init,
     allocate_ranks,
     decompose,
     energy,
     frozen_columns,
-    lora_parameters,
-    trained_parameters,
 )
 
 LLAMA2_7B = [*[(4096, 4096)] * 3, (11008, 4096), (4096, 11008)] * 32  # q, k, v, up, down
@@ -77,16 +77,16 @@ def test_all_of_b_is_trained_first_and_none_after_the_early_steps() -> None:
 
 
 def test_the_published_counts_of_llama2_7b() -> None:
-    trained = trained_parameters(LLAMA2_7B, [32] * 160, 0.3)
+    trained = lamda_count(linears(LLAMA2_7B), 32, 0.3)
     assert (trained.final, trained.peak - trained.final) == (163_840, 28_049_408)
     assert round(trained.mean) == 4_371_251
-    assert lora_parameters(LLAMA2_7B, 16) == 28_049_408
+    assert lora_count(linears(LLAMA2_7B), 16).peak == 28_049_408
 
 
 def test_the_published_counts_of_deberta() -> None:
     """The head's 1,536 are trained by both; 17.6 to 17.7 times fewer, with or without it in LoRA's count."""
-    lora, head = lora_parameters(DEBERTA_V3_BASE, 8), 1_536
-    final = trained_parameters(DEBERTA_V3_BASE, [32] * 72, 0.3).final
+    lora, head = lora_count(linears(DEBERTA_V3_BASE), 8).peak, 1_536
+    final = lamda_count(linears(DEBERTA_V3_BASE), 32, 0.3).final
     assert (lora, final, final + head) == (1_327_104, 73_728, 75_264)
     assert round(lora / (final + head), 1) == 17.6 and round((lora + head) / (final + head), 1) == 17.7
 
