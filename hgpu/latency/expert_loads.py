@@ -109,22 +109,25 @@ def step_loads(
 ) -> StepLoads:
     """Return what a cache with so many slots in each layer of the routing loads, by tokens in a step.
 
-    Steps of prompts that the trace has too few tokens for load what its largest does. Raises InputError where
-    it has too few for the decodes.
+    Steps of prompts that the trace has too few tokens for are taken to load all experts into the wide buffer,
+    which is the most. Raises InputError where it has too few for the decodes, or there is no wide buffer.
     """
+    layers = routing.trace.layers
+    most = np.full(layers, float(routing.trace.experts))
     rows: list[tuple[Floats, Floats, Floats]] = []
     for tokens in sizes:
         try:
             steps, warm = routing.steps(tokens, max_num_seqs)
         except InputError:
-            if not rows or tokens <= max_num_seqs:
+            if not cache.wide or tokens <= max_num_seqs:
                 raise
-            break  # what is longer than the trace loads what its longest step does
+            rows.append((most, np.zeros(layers), np.zeros(SPREAD)))
+            continue
         played = replay(steps, slots, cache.policy, routing.hints, cache.prefetch, cache.wide)
         exposed, here = (counted[warm:].mean(axis=0) for counted in (played.misses, played.here))
         rows.append((exposed, here, _spread(played.ahead[warm:])))
     exposed, here, ahead = (np.array(column) for column in zip(*rows, strict=True))
-    return StepLoads(tuple(sizes[: len(rows)]), exposed, here, ahead)
+    return StepLoads(tuple(sizes), exposed, here, ahead)
 
 
 def _spread(ahead: Ids) -> Floats:

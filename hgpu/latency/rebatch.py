@@ -39,7 +39,7 @@ def rebatched(trace: RoutingTrace, tokens: int, most_steps: int, decodes: bool) 
         raise InputError(
             f"a routing trace of {rows} tokens has none of {tokens} in a step",
             "it can't be replayed at that batch",
-            "record a longer one, or plan with fewer sequences",
+            "record a longer one, or plan with fewer sequences and tokens in a step",
         )
     if decodes:
         stretch = rows // tokens

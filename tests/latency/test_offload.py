@@ -126,6 +126,15 @@ def test_on_demand_loads_what_each_token_needs_and_a_whole_cache_nothing() -> No
     assert whole.exposed.max() < 0.1  # an expert that the trace hardly ever takes may come late
 
 
+def test_prompts_longer_than_the_trace_load_all_experts_and_none_are_priced_in_groups() -> None:
+    cache = ExpertCache(0.25, ExpertPolicy.LRU)
+    loads = step_loads(ROUTING, cache, [4] * 3, [4, 64, 4096], 4)
+    assert loads.tokens == (4, 64, 4096)
+    assert loads.exposed[1].tolist()[-1] < 16 and (loads.exposed[2] == 16).all()
+    with pytest.raises(InputError, match="none of 4096 in a step"):
+        step_loads(ROUTING, replace(cache, wide=False), [4] * 3, [4, 4096], 4)
+
+
 def test_a_step_waits_for_its_copies_and_one_on_demand_for_all_of_them() -> None:
     point, link = offloading(policy=ExpertPolicy.ON_DEMAND), HostLink()
     copies = copies_of(SMALL, L4, point, ROUTING)
