@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # so that the engine can be seen from here
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it logs to stdout, where the tables go
 
 import numpy as np
 import torch
