@@ -1,0 +1,182 @@
+"""Starts the processes of a fine-tune on this machine, and raises what ended the first that failed.
+
+torch's elastic launcher starts the same command once a device, with RANK and its like set, ends all when one
+fails, and hands over the failed one's error in a file. On several machines each is told its place by
+HGPU_NODES, HGPU_NODE_RANK and HGPU_LEADER_ADDRESS.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hgpu.core.errors import EngineError, HgpuError, InputError
+from hgpu.profilers.die_with import die_with
+from hgpu.tuning.ranks import launched, require_devices
+from hgpu.tuning.run import require_packages
+
+NODES, NODE_RANK, LEADER, PORT = "HGPU_NODES", "HGPU_NODE_RANK", "HGPU_LEADER_ADDRESS", 29500
+LAUNCHER = "HGPU_TUNE_LAUNCHER"  # the id of the process that started this one by `launch`
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for it
+AGAIN = "run the same command: it goes on from its last checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """This machine's number, from 0, how many there are, and the address of the first."""
+
+    number: int = 0
+    count: int = 1
+    leader: str = ""
+
+
+def nodes_told() -> Nodes:
+    """Return what the environment says of the machines. Raises InputError where it is half said or wrong."""
+    told = {name: os.environ.get(name, "") for name in (NODES, NODE_RANK, LEADER)}
+    if told[NODES] in ("", "1"):
+        return Nodes()
+    try:
+        found = Nodes(int(told[NODE_RANK]), int(told[NODES]), told[LEADER])
+    except ValueError:
+        found = Nodes(-1)
+    if not 0 <= found.number < found.count or not found.leader:
+        said = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        raise InputError(
+            "this machine's place among others isn't clear",
+            f"the environment says {said}",
+            f"set {NODES}=2 {NODE_RANK}=0 (1 on the second) {LEADER}=ADDRESS-OF-THE-FIRST",
+        )
+    return found
+
+
+def starts_processes(count: int) -> bool:
+    """Tell whether a fine-tune on `count` devices has to start processes, which no launcher did yet."""
+    return not launched() and (count > 1 or nodes_told().count > 1)
+
+
+def launch(words: Sequence[str], count: int) -> None:
+    """Run `hgpu` with `words` in this machine's share of `count` processes, and wait for them.
+
+    Raises the HgpuError that ended the first of them, EngineError where one crashed, and InputError where the
+    machines can't have a process each or this one has too few GPUs.
+    """
+    require_packages()
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    nodes = nodes_told()
+    here, rest = divmod(count, nodes.count)
+    if rest:
+        raise InputError(
+            f"{count} processes can't be shared by {nodes.count} machines",
+            "each has the same number",
+            f"choose a data_parallel that {nodes.count} divides",
+        )
+    require_devices(here)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // here)))
+    os.environ[LAUNCHER] = str(os.getpid())
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the error is raised here
+    with TemporaryDirectory(prefix="hgpu-tune-") as folder:
+        config = LaunchConfig(
+            nodes.count,
+            nodes.count,
+            here,
+            DefaultLogsSpecs(log_dir=folder),
+            run_id="hgpu",
+            max_restarts=0,
+            **_rendezvous(nodes),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", "hgpu", *words)
+        except ChildFailedError as error:
+            raise _first(error.failures, count) from None
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            sys.exit(128 + error.sigval)
+
+
+def _rendezvous(nodes: Nodes) -> dict[str, Any]:
+    """Return how the machines meet: alone on a free port; else at the first one, each with the number it has.
+
+    The numbers matter, as the first process's machine keeps the results.
+    """
+    if nodes.count == 1:
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
+    where = {"rdzv_backend": "static", "rdzv_endpoint": f"{nodes.leader}:{PORT}"}
+    return {**where, "rdzv_configs": {"rank": nodes.number}}
+
+
+def _first(failures: dict[int, Any], count: int) -> HgpuError:
+    """Return the error of the process that failed first, by its own word where it left one."""
+    said = {rank: failure for rank, failure in failures.items() if "error" in failure.error_file_data}
+    if not said:
+        rank, failure = min(failures.items(), key=lambda item: item[1].timestamp)
+        return _silent(rank, count, failure.exitcode)
+    rank, failure = min(said.items(), key=lambda item: (item[1].error_file_data["lost"], _at(item[1])))
+    data = failure.error_file_data
+    sys.stderr.write(data["traceback"])
+    error = HgpuError(*data["error"])
+    error.exit_code = data["exit_code"]
+    return error
+
+
+def _at(failure: Any) -> float:
+    return float(failure.error_file_data["at"])
+
+
+def _silent(rank: int, count: int, status: int) -> HgpuError:
+    what = f"process {rank} of {count} ended with exit code {status}"
+    if status < 0:
+        what = f"process {rank} of {count} was ended by {signal.Signals(-status).name}"
+    why = "the system does so when its memory is full" if status == -signal.SIGKILL else "it left no word"
+    return EngineError(what, why, AGAIN)
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """In a process that `launch` started: end with it, and leave an error to it instead of printing it."""
+    if LAUNCHER not in os.environ:
+        yield
+        return
+    die_with(int(os.environ[LAUNCHER]))
+    try:
+        yield
+    except Exception as error:
+        told = _told(error)
+        data = {"message": told.what, "timestamp": int(time.time()), "at": time.time()} | {
+            "error": [told.what, told.why, told.fix],
+            "exit_code": told.exit_code,
+            "lost": _is_loss(error),
+            "traceback": "" if told is error or _is_loss(error) else traceback.format_exc(),
+        }
+        Path(os.environ[ERROR_FILE]).write_text(json.dumps(data), encoding="utf-8")
+        sys.stdout.flush()
+        os._exit(told.exit_code)  # at once: a usual exit waits for exchanges that will never end
+
+
+def _told(error: Exception) -> HgpuError:
+    if isinstance(error, HgpuError):
+        return error
+    why = f"{type(error).__name__}: {error}".partition("\n")[0]
+    process = f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}"
+    if _is_loss(error):
+        return EngineError(f"{process} lost the others", why, f"see what ended elsewhere, then {AGAIN}")
+    return EngineError(f"{process} crashed", why, AGAIN)
+
+
+def _is_loss(error: Exception) -> bool:
+    """Tell whether an exchange failed, as it does when another process has ended."""
+    from torch import distributed
+
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
