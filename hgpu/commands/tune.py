@@ -36,11 +36,11 @@ def tune(
     from hgpu.specs.finetune import FinetuneSpec
     from hgpu.specs.load import load_kind
     from hgpu.tuning.job import job_of
-    from hgpu.tuning.launch import launch, reporting, starts_processes
+    from hgpu.tuning.launch import ending_together, launch, starts_processes
     from hgpu.tuning.ranks import joined
     from hgpu.tuning.run import tune as run
 
-    with reporting():
+    with ending_together():
         job = job_of(load_kind(spec, FinetuneSpec, overrides(put or [])))
         if starts_processes(job.data_parallel):
             launch(sys.argv[1:], job.data_parallel)

@@ -99,7 +99,7 @@ def launch(words: Sequence[str], count: int) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "hgpu", *words)
         except ChildFailedError as error:
-            raise _first(error.failures, count) from None
+            raise first_error(error.failures, count) from None
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -117,7 +117,7 @@ def _rendezvous(nodes: Nodes) -> dict[str, Any]:
     return {**where, "rdzv_configs": {"rank": nodes.number}}
 
 
-def _first(failures: dict[int, Any], count: int) -> HgpuError:
+def first_error(failures: dict[int, Any], count: int) -> HgpuError:
     """Return the error of the process that failed first, by its own word where it left one."""
     said = {rank: failure for rank, failure in failures.items() if "error" in failure.error_file_data}
     if not said:
@@ -144,25 +144,43 @@ def _silent(rank: int, count: int, status: int) -> HgpuError:
 
 
 @contextmanager
-def reporting() -> Iterator[None]:
-    """In a process that `launch` started: end with it, and leave an error to it instead of printing it."""
-    if LAUNCHER not in os.environ:
-        yield
-        return
-    die_with(int(os.environ[LAUNCHER]))
+def ending_together() -> Iterator[None]:
+    """In a process that a launcher started, end at once with what is inside.
+
+    Without Python's finalization: Gloo's threads still want its lock for the last exchange, and abort the
+    process where they don't get it. A process of `launch` also ends when its launcher does, and leaves an
+    error to it instead of printing it.
+    """
+    ours = LAUNCHER in os.environ
+    if ours:
+        die_with(int(os.environ[LAUNCHER]))
+    status = 0
     try:
         yield
     except Exception as error:
-        told = _told(error)
-        data = {"message": told.what, "timestamp": int(time.time()), "at": time.time()} | {
-            "error": [told.what, told.why, told.fix],
-            "exit_code": told.exit_code,
-            "lost": _is_loss(error),
-            "traceback": "" if told is error or _is_loss(error) else traceback.format_exc(),
-        }
-        Path(os.environ[ERROR_FILE]).write_text(json.dumps(data), encoding="utf-8")
+        if not ours:
+            raise
+        status = _leave(error)
+    if launched():
         sys.stdout.flush()
-        os._exit(told.exit_code)  # at once: a usual exit waits for exchanges that will never end
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _leave(error: Exception) -> int:
+    """Write an error where the launcher looks for it, and return the exit code."""
+    told, lost = _told(error), _is_loss(error)
+    data = {
+        "message": told.what,
+        "timestamp": int(time.time()),
+        "at": time.time(),
+        "error": [told.what, told.why, told.fix],
+        "exit_code": told.exit_code,
+        "lost": lost,
+        "traceback": "" if told is error or lost else traceback.format_exc(),
+    }
+    Path(os.environ[ERROR_FILE]).write_text(json.dumps(data), encoding="utf-8")
+    return told.exit_code
 
 
 def _told(error: Exception) -> HgpuError:

@@ -1,0 +1,185 @@
+"""`hgpu tune` by two processes, which talk over Gloo here: the same course as one, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real.weights import write_weights
+
+from hgpu.artifacts.payloads.tuning import TuningPayload
+from hgpu.artifacts.resolve import entries
+from hgpu.artifacts.store import load
+from hgpu.runtime.tiny_model import make_tiny_model
+from hgpu.specs.finetune import FinetuneSpec, Method
+from hgpu.tuning.job import TuneJob, job_of
+from hgpu.tuning.run import tune
+
+pytestmark = pytest.mark.vllm
+SHARED = (Method.FULL, Method.LORA, Method.LAMDA)
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A spec of a small fine-tune: 3 checkpoints, with B of LaMDA half frozen at the second."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_weights(make_tiny_model(folder / "model", hidden_size=64, layers=2))
+    source = Path(json.__file__).read_text(encoding="utf-8")
+    (folder / "data.jsonl").write_text("".join(json.dumps({"text": source}) + "\n" for _ in range(4)))
+    return {
+        "kind": "finetune",
+        "model": str(folder / "model"),
+        "data": str(folder / "data.jsonl"),
+        "dtype": "fp32",
+        "method": "lamda",
+        "rank": 4,
+        "targets": ["q_proj", "v_proj", "up_proj"],
+        "freeze_share": 1.0,
+        "context": 48,
+        "batch": 8,
+        "micro_batch": 2,
+        "steps": 12,
+        "learning_rate": 2e-3,
+        "weight_decay": 0.1,
+        "save_every_steps": 4,
+        "data_parallel": 2,
+        "sharding": "none",
+    }
+
+
+def job(document: dict[str, Any], **changes: Any) -> TuneJob:
+    return job_of(FinetuneSpec.model_validate({**document, **changes}))
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **changes}
+
+
+@pytest.fixture(scope="module")
+def pairs(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The results of every method, each by two processes that torchrun started."""
+    folder = tmp_path_factory.mktemp("pairs")
+    jobs = [asdict(job(document, method=method)) for method in SHARED]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    script = Path(__file__).with_name("tune_ranks_once.py")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    words = [sys.executable, *launcher, str(script), str(folder / "jobs.json"), str(folder)]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [folder / str(number) for number in range(len(jobs))]
+
+
+def only(root: Path) -> TuningPayload:
+    """What a root's one artifact holds."""
+    (found,) = entries(root, "tuning")
+    payload: TuningPayload = load(found.path).payload
+    return payload
+
+
+@pytest.mark.parametrize("method", SHARED)
+def test_two_processes_train_as_one(
+    document: dict[str, Any], pairs: list[Path], tmp_path: Path, method: Method
+) -> None:
+    pair = only(pairs[SHARED.index(method)])
+    tune(job(document, method=method, data_parallel=1), tmp_path, lambda *_: None, lambda _: None)
+    one = only(tmp_path)
+    assert (one.processes, pair.processes, pair.sharding) == (1, 2, "none")
+    assert pair.losses == pytest.approx(one.losses, rel=1e-5)
+    assert pair.losses[-1] < pair.losses[0] - 0.01, "nothing was learnt"
+    assert pair.held_out and one.held_out
+    assert pair.held_out.before == pytest.approx(one.held_out.before, rel=1e-5)
+    assert pair.held_out.after == pytest.approx(one.held_out.after, rel=1e-5)
+    assert pair.trained == one.trained
+    assert pair.held_out.sequences % 4 != 0, "the last passes aren't shared evenly"
+
+
+@pytest.fixture
+def spec(document: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def started(spec: Path, *words: str, **changes: str) -> "subprocess.Popen[str]":
+    """`hgpu tune`, which starts two processes itself."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "hgpu", "tune", str(spec), *words],
+        cwd=spec.parent,
+        env=environment(**changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_launcher_that_is_killed_takes_its_processes_with_it_and_the_run_goes_on(
+    spec: Path, document: dict[str, Any], pairs: list[Path]
+) -> None:
+    """With B half frozen; losses and bytes are those of the undisturbed run."""
+    checkpoint = spec.parent / "results" / "journal" / f"tuning-{job(document).key()[:12]}"
+    with started(spec) as process:
+        while not (checkpoint / "checkpoint.safetensors").exists():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.005)  # another program's file
+        process.send_signal(signal.SIGKILL)
+        process.communicate()  # returns when the last that holds its stderr has ended
+    with started(spec, "--json") as again:
+        said, progress = again.communicate(timeout=60)
+    assert again.returncode == 0, progress
+    resumed, whole = only(spec.parent / "results"), only(pairs[SHARED.index(Method.LAMDA)])
+    assert json.loads(said)["resumes"] == resumed.resumes == 1
+    assert resumed.losses == whole.losses and resumed.held_out == whole.held_out
+    assert [row.sha256 for row in resumed.files] == [row.sha256 for row in whole.files]
+    assert len(list((spec.parent / "results" / "tuned").iterdir())) == 1
+
+
+FAULT = """
+import os
+if os.environ.get("RANK") == "1":
+    import torch
+    def step(*_, **__):
+        raise torch.OutOfMemoryError("Tried to allocate 2 GiB. More words")
+    torch.optim.AdamW.step = step
+"""
+
+
+def test_an_error_of_one_process_ends_all_and_is_told_once(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAULT)
+    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    with started(spec, "--json", PYTHONPATH=paths) as process:
+        said, progress = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert json.loads(said)["error"] == "the device's memory is full"
+    assert progress.splitlines().count("error: the device's memory is full") == 1
+    assert "Traceback" not in progress and "why: Tried to allocate 2 GiB\n" in progress
+
+
+def test_a_process_that_ends_without_a_word_is_named() -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    from hgpu.tuning.launch import first_error
+
+    error = first_error({1: ProcessFailure(1, 4321, -signal.SIGKILL, "nowhere")}, 2)
+    assert (error.what, error.exit_code) == ("process 1 of 2 was ended by SIGKILL", 1)
+    assert "memory is full" in error.why
+
+
+def test_gradients_are_averaged_in_messages_of_a_bounded_size() -> None:
+    import torch
+
+    from hgpu.tuning.ranks import buckets
+
+    tensors = [
+        torch.zeros(size, dtype=kind) for kind in (torch.float32, torch.bfloat16) for size in (2, 3, 9)
+    ]
+    sizes = [[tensor.nbytes for tensor in bucket] for bucket in buckets(tensors, 20)]
+    assert sizes == [[4, 6], [18], [8, 12], [36]]
+    assert {id(it) for it in chain(*buckets(tensors, 20))} == {id(it) for it in tensors}
+    assert not list(buckets([]))
