@@ -43,11 +43,6 @@ class TuneJob:
     data_parallel: int = 1
     sharding: Sharding = Sharding.NONE
 
-    @property
-    def passes(self) -> int:
-        """Passes of a step that each process makes."""
-        return self.batch // (self.micro_batch * self.data_parallel)
-
     def key(self) -> str:
         """Return the digest of everything that the result depends on: the job, its data and its weights.
 
