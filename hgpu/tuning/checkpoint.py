@@ -16,6 +16,7 @@ from hgpu.artifacts.durable import sync_file, sync_folder
 from hgpu.core.errors import HgpuError, InputError
 from hgpu.tuning.methods import set_trained_state, trained_state
 from hgpu.tuning.ranks import Ranks
+from hgpu.tuning.sharded import gathered, part_like
 
 WEIGHTS, OPTIMIZER, RANDOM = "weights.", "optimizer.", "random."
 Parts = dict[str, Tensor]
@@ -46,8 +47,9 @@ def save_checkpoint(
         parts |= {f"{OPTIMIZER}{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
     generators = [states for kind in _generators() for states in ranks.rows(kind)]
     parts |= {f"{RANDOM}{number}": state for number, state in enumerate(generators)}
+    whole = {name: gathered(tensor, ranks) for name, tensor in parts.items()}
     if ranks.leads:
-        _write(path, parts, course)
+        _write(path, whole, course)
 
 
 def _write(path: Path, parts: Parts, course: Course) -> None:
@@ -99,7 +101,10 @@ def _read(path: Path) -> tuple[Course, Parts]:
 
 def restore(parts: Parts, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
     """Put weights, optimizer and random numbers back as they were; `parts` are the leader's."""
-    parts = ranks.sent(parts)
+    like = {WEIGHTS + name: tensor for name, tensor in trained_state(model).items()}
+    for place, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        like |= {f"{OPTIMIZER}{place}.{name}": parameter for name in ("exp_avg", "exp_avg_sq")}
+    parts = ranks.sent(parts, lambda name, tensor: part_like(like, name, tensor))
     set_trained_state(model, _under(WEIGHTS, parts))
     fresh = optimizer.state_dict()
     for name, tensor in _under(OPTIMIZER, parts).items():

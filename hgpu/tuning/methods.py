@@ -69,7 +69,8 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """Return what training changes: the adapter, or the whole model (tied tensors once)."""
     if isinstance(model, PeftModel):
         return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
-    return dict({tensor.data_ptr(): (name, tensor) for name, tensor in model.state_dict().items()}.values())
+    once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in once}
 
 
 def set_trained_state(model: nn.Module, state: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ WORLD_SIZE, LOCAL_RANK and the address of a store. Collectives go over NCCL betw
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -70,32 +70,34 @@ class Ranks:
         distributed.all_gather(rows, mine)
         return [row.cpu() for row in rows]
 
-    def sent(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the leader's tensors by name, on the CPU."""
+    def sent(self, tensors: Mapping[str, Any], keep: Callable[[str, Any], Any]) -> dict[str, Any]:
+        """Return what everyone keeps of the leader's tensors, which come one by one to each device."""
         if self.count == 1:
             return dict(tensors)
         import torch
         from torch import distributed
 
-        forms = self.told([(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()])
         found = {}
-        for name, shape, dtype in forms:
+        for name, shape, dtype in self.told([(name, it.shape, it.dtype) for name, it in tensors.items()]):
             here = tensors[name] if self.leads else torch.empty(shape, dtype=dtype)
             there = here.to(device())
             distributed.broadcast(there, src=0)
-            found[name] = there.cpu()
+            found[name] = keep(name, there)
         return found
 
     def lead(self, tensors: Iterable[Any]) -> None:
-        """Put the leader's values into everyone's tensors."""
-        if self.count > 1:
-            from torch import distributed
+        """Put the leader's values into everyone's tensors, but for those of which each has a part."""
+        if self.count == 1:
+            return
+        from torch import distributed
+        from torch.distributed.tensor import DTensor
 
-            for tensor in tensors:
+        for tensor in tensors:
+            if not isinstance(tensor, DTensor):
                 distributed.broadcast(tensor, src=0)
 
     def mean_gradients(self, parameters: Iterable[Any]) -> None:
-        """Replace every gradient by its mean over the processes, in place.
+        """Replace every gradient by its mean over the processes, in place, but for what FSDP has averaged.
 
         A plain all-reduce after a step's last pass, of many gradients in one message. Not torch's DDP: it
         hooks on the parameters it was given and sets up its buckets once, and LaMDA replaces its parameters
@@ -104,8 +106,10 @@ class Ranks:
         if self.count == 1:
             return
         from torch import distributed
+        from torch.distributed.tensor import DTensor
 
-        for bucket in buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for bucket in buckets([it for it in gradients if not isinstance(it, DTensor)]):
             flat = bucket[0].new_empty(sum(gradient.numel() for gradient in bucket))
             parts = flat.split([gradient.numel() for gradient in bucket])
             for part, gradient in zip(parts, bucket, strict=True):

@@ -74,6 +74,7 @@ def _tuned(
 
     from hgpu.tuning.loading import load_model, load_sequences, with_dtype
     from hgpu.tuning.methods import adapt, trained_state
+    from hgpu.tuning.sharded import gathered, shard
     from hgpu.tuning.train import mean_loss, train
 
     job = with_dtype(job)
@@ -83,6 +84,7 @@ def _tuned(
     plain = load_model(job, device())
     of_model = plain.num_parameters()
     model, adapted = adapt(plain, job)
+    shard(model, plain, job, ranks)
     ranks.lead(trained_state(model).values())  # decompositions differ in their last bits between machines
     if not ranks.leads:
         torch.manual_seed(job.seed + ranks.number)  # each drops out other activations
@@ -90,10 +92,11 @@ def _tuned(
         say(f"going on from {checkpoint}")
     course = train(model, job, sequences, checkpoint, progress, ranks)
     after = mean_loss(model, job, sequences.held_out, ranks) if len(sequences.held_out) else None
+    state = {name: gathered(tensor, ranks) for name, tensor in trained_state(model).items()}
     if not ranks.leads:
         return None
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{Path(job.model).name}-{job.method}").lower()
-    weights, files = save_weights(model, name, root / "tuned")
+    weights, files = save_weights(model, state, name, root / "tuned")
     payload = TuningPayload(
         **_what(job, sequences, adapted),
         **_measured(job, course, of_model),

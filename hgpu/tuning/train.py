@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hgpu.core.errors import HgpuError
-from hgpu.specs.finetune import Method
+from hgpu.core.training import Method, Sharding
 from hgpu.tuning.checkpoint import Course, read_checkpoint, restore, save_checkpoint
 from hgpu.tuning.dataset import Sequences, numbers_of_step
 from hgpu.tuning.job import TuneJob
@@ -131,6 +131,7 @@ def mean_loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64], ranks: Ra
 def _loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64]) -> torch.Tensor:
     device = next(model.parameters()).device
     tokens = torch.from_numpy(rows).to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed(job)):
+    autocast = mixed(job) and job.sharding is Sharding.NONE  # FSDP casts as it gathers
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         loss: torch.Tensor = model(input_ids=tokens, labels=tokens, use_cache=False).loss
     return loss

@@ -11,19 +11,26 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from real.weights import write_weights
+from safetensors.numpy import load_file
 
 from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.artifacts.resolve import entries
 from hgpu.artifacts.store import load
+from hgpu.core.training import Method, Sharding
 from hgpu.runtime.tiny_model import make_tiny_model
-from hgpu.specs.finetune import FinetuneSpec, Method
+from hgpu.specs.finetune import FinetuneSpec
 from hgpu.tuning.job import TuneJob, job_of
 from hgpu.tuning.run import tune
 
 pytestmark = pytest.mark.vllm
-SHARED = (Method.FULL, Method.LORA, Method.LAMDA)
+WAYS = [(method, sharding) for sharding in Sharding for method in Method]
+ENDED = [(Method.FULL, Sharding.NONE), (Method.FULL, Sharding.ZERO3), (Method.LAMDA, Sharding.ZERO3)]
+END = 10  # the step in which they are ended: after the second checkpoint
+NARROW = [(Method.FULL, Sharding.ZERO3), (Method.LORA, Sharding.ZERO3)]
+SMALL = {"dtype": "bf16", "checkpointing": True, "steps": 6}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,11 @@ def environment(**changes: str) -> dict[str, str]:
 def pairs(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The results of every method, each by two processes that torchrun started."""
     folder = tmp_path_factory.mktemp("pairs")
-    jobs = [asdict(job(document, method=method)) for method in SHARED]
+    jobs = [
+        {"job": asdict(job(document, method=method, sharding=sharding, **changes)), "end": end}
+        for rows, end, changes in ((WAYS, 0, {}), (ENDED, END, {}), (NARROW, 0, SMALL))
+        for method, sharding in rows
+    ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
     script = Path(__file__).with_name("tune_ranks_once.py")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
@@ -83,14 +94,14 @@ def only(root: Path) -> TuningPayload:
     return payload
 
 
-@pytest.mark.parametrize("method", SHARED)
+@pytest.mark.parametrize(("method", "sharding"), WAYS)
 def test_two_processes_train_as_one(
-    document: dict[str, Any], pairs: list[Path], tmp_path: Path, method: Method
+    document: dict[str, Any], pairs: list[Path], tmp_path: Path, method: Method, sharding: Sharding
 ) -> None:
-    pair = only(pairs[SHARED.index(method)])
+    pair = only(pairs[WAYS.index((method, sharding))])
     tune(job(document, method=method, data_parallel=1), tmp_path, lambda *_: None, lambda _: None)
     one = only(tmp_path)
-    assert (one.processes, pair.processes, pair.sharding) == (1, 2, "none")
+    assert (one.processes, pair.processes, pair.sharding) == (1, 2, sharding)
     assert pair.losses == pytest.approx(one.losses, rel=1e-5)
     assert pair.losses[-1] < pair.losses[0] - 0.01, "nothing was learnt"
     assert pair.held_out and one.held_out
@@ -98,6 +109,46 @@ def test_two_processes_train_as_one(
     assert pair.held_out.after == pytest.approx(one.held_out.after, rel=1e-5)
     assert pair.trained == one.trained
     assert pair.held_out.sequences % 4 != 0, "the last passes aren't shared evenly"
+
+
+@pytest.mark.parametrize("way", ENDED)
+def test_two_processes_that_were_ended_go_on_to_the_same_losses_and_weights(
+    pairs: list[Path], way: tuple[Method, Sharding]
+) -> None:
+    whole, resumed = only(pairs[WAYS.index(way)]), only(pairs[len(WAYS) + ENDED.index(way)])
+    assert (whole.resumes, resumed.resumes) == (0, 1)
+    assert resumed.losses == whole.losses and resumed.held_out == whole.held_out
+    assert [row.sha256 for row in resumed.files] == [row.sha256 for row in whole.files]
+
+
+@pytest.mark.parametrize("way", NARROW)
+def test_sharded_processes_compute_in_16_bits_too(
+    document: dict[str, Any], pairs: list[Path], tmp_path: Path, way: tuple[Method, Sharding]
+) -> None:
+    pair = only(pairs[len(WAYS) + len(ENDED) + NARROW.index(way)])
+    tune(job(document, method=way[0], data_parallel=1, **SMALL), tmp_path, lambda *_: None, lambda _: None)
+    assert pair.losses == pytest.approx(only(tmp_path).losses, rel=1e-3)
+
+
+def test_each_process_of_a_sharded_model_keeps_half_of_it(pairs: list[Path]) -> None:
+    def kept(method: Method, sharding: Sharding) -> list[int]:
+        root = pairs[WAYS.index((method, sharding))]
+        return [int((root / f"kept-{rank}").read_text()) for rank in (0, 1)]
+
+    whole = kept(Method.FULL, Sharding.NONE)[0]
+    assert kept(Method.FULL, Sharding.ZERO3) == [whole / 2, whole / 2]
+    adapter = only(pairs[WAYS.index((Method.LAMDA, Sharding.ZERO3))]).trained.peak
+    assert kept(Method.LAMDA, Sharding.ZERO3) == [whole / 2 + adapter, whole / 2 + adapter]
+
+
+def test_a_sharded_model_is_saved_as_a_whole_one(pairs: list[Path]) -> None:
+    roots = [pairs[WAYS.index((Method.FULL, sharding))] for sharding in Sharding]
+    folders = [root / only(root).weights for root in roots]
+    configs = [(folder / "config.json").read_text() for folder in folders]
+    assert configs[0] == configs[1] and "FSDP" not in configs[1]
+    whole, sharded = (load_file(folder / "model.safetensors") for folder in folders)
+    assert whole.keys() == sharded.keys()
+    assert all(np.allclose(whole[name], sharded[name], atol=1e-5) for name in whole)
 
 
 @pytest.fixture
@@ -133,7 +184,7 @@ def test_a_launcher_that_is_killed_takes_its_processes_with_it_and_the_run_goes_
     with started(spec, "--json") as again:
         said, progress = again.communicate(timeout=60)
     assert again.returncode == 0, progress
-    resumed, whole = only(spec.parent / "results"), only(pairs[SHARED.index(Method.LAMDA)])
+    resumed, whole = only(spec.parent / "results"), only(pairs[WAYS.index((Method.LAMDA, Sharding.NONE))])
     assert json.loads(said)["resumes"] == resumed.resumes == 1
     assert resumed.losses == whole.losses and resumed.held_out == whole.held_out
     assert [row.sha256 for row in resumed.files] == [row.sha256 for row in whole.files]
