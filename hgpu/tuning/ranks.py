@@ -13,8 +13,8 @@ from itertools import groupby
 from typing import Any
 
 from hgpu.core.errors import InputError
+from hgpu.latency.training_states import BUCKET_BYTES
 
-BUCKET_BYTES = 64 * 2**20  # of gradients that go into one message
 PATIENCE = timedelta(minutes=30)  # for the others, while one of them decomposes weights or writes them
 
 
@@ -105,19 +105,19 @@ class Ranks:
         """
         if self.count == 1:
             return
+        import torch
         from torch import distributed
         from torch.distributed.tensor import DTensor
 
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for bucket in buckets([it for it in gradients if not isinstance(it, DTensor)]):
-            flat = bucket[0].new_empty(sum(gradient.numel() for gradient in bucket))
-            parts = flat.split([gradient.numel() for gradient in bucket])
-            for part, gradient in zip(parts, bucket, strict=True):
-                part.copy_(gradient.flatten())
+            flat = torch.cat([gradient.flatten() for gradient in bucket]) if bucket[1:] else bucket[0]
             distributed.all_reduce(flat)
             flat /= self.count
-            for part, gradient in zip(parts, bucket, strict=True):
-                gradient.copy_(part.view_as(gradient))
+            if bucket[1:]:
+                parts = flat.split([gradient.numel() for gradient in bucket])
+                for part, gradient in zip(parts, bucket, strict=True):
+                    gradient.copy_(part.view_as(gradient))
 
 
 ALONE = Ranks()

@@ -24,8 +24,8 @@ from hgpu.tuning.ranks import Ranks, device
 def shard(model: nn.Module, base: nn.Module, job: TuneJob, ranks: Ranks) -> None:
     """Leave in this process its part of every weight of `base`, which `model` is or adapts, on its device.
 
-    A decoder layer is gathered at a time; embedding, last norm and head are together. Mixed training
-    gathers in bf16 and sums gradients in fp32. Nothing is done where the job doesn't shard.
+    What is gathered at a time is a decoder layer, the embedding or the head (both where they are tied). Mixed
+    training gathers in bf16 and sums gradients in fp32. Nothing is done where the job doesn't shard.
     """
     if job.sharding is not Sharding.ZERO3:
         return
@@ -39,10 +39,12 @@ def shard(model: nn.Module, base: nn.Module, job: TuneJob, ranks: Ranks) -> None
     if mixed(job):
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     layers = set(base._no_split_modules or ())  # names of transformers' classes that belong on one device
-    for module in base.modules():
-        if type(module).__name__ in layers:
-            fully_shard(module, **options)
-    fully_shard(base, **options)
+    apart = [module for module in base.modules() if type(module).__name__ in layers]
+    ends = base.get_input_embeddings(), base.get_output_embeddings()
+    if ends[0].weight is not ends[1].weight:
+        apart += ends
+    for module in (*apart, base):
+        fully_shard(module, **options)
 
 
 def gathered(tensor: Tensor, ranks: Ranks) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from real.weights import write_weights
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.artifacts.resolve import entries
@@ -30,7 +31,6 @@ WAYS = [(method, sharding) for sharding in Sharding for method in Method]
 ENDED = [(Method.FULL, Sharding.NONE), (Method.FULL, Sharding.ZERO3), (Method.LAMDA, Sharding.ZERO3)]
 END = 10  # the step in which they are ended: after the second checkpoint
 NARROW = [(Method.FULL, Sharding.ZERO3), (Method.LORA, Sharding.ZERO3)]
-SMALL = {"dtype": "bf16", "checkpointing": True, "steps": 6}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A spec of a small fine-tune: 3 checkpoints, with B of LaMDA half frozen at the second."""
     folder = tmp_path_factory.mktemp("ranks")
     write_weights(make_tiny_model(folder / "model", hidden_size=64, layers=2))
+    write_untied(folder / "model", folder / "untied")
     source = Path(json.__file__).read_text(encoding="utf-8")
     (folder / "data.jsonl").write_text("".join(json.dumps({"text": source}) + "\n" for _ in range(4)))
     return {
@@ -61,6 +62,21 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
+def write_untied(model: Path, folder: Path) -> None:
+    """Write a copy of a model whose head isn't its embedding."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"][::-1].copy()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def narrow(document: dict[str, Any]) -> dict[str, Any]:
+    """Another model, in 16 bits."""
+    return {**document, "model": f"{document['model']}/../untied", "dtype": "bf16", "checkpointing": True}
+
+
 def job(document: dict[str, Any], **changes: Any) -> TuneJob:
     return job_of(FinetuneSpec.model_validate({**document, **changes}))
 
@@ -74,9 +90,9 @@ def pairs(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
     """The results of every method, each by two processes that torchrun started."""
     folder = tmp_path_factory.mktemp("pairs")
     jobs = [
-        {"job": asdict(job(document, method=method, sharding=sharding, **changes)), "end": end}
-        for rows, end, changes in ((WAYS, 0, {}), (ENDED, END, {}), (NARROW, 0, SMALL))
-        for method, sharding in rows
+        {"job": asdict(job(given, method=method, sharding=sharding)), "end": end}
+        for ways, end, given in ((WAYS, 0, document), (ENDED, END, document), (NARROW, 0, narrow(document)))
+        for method, sharding in ways
     ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
     script = Path(__file__).with_name("tune_ranks_once.py")
@@ -126,7 +142,8 @@ def test_sharded_processes_compute_in_16_bits_too(
     document: dict[str, Any], pairs: list[Path], tmp_path: Path, way: tuple[Method, Sharding]
 ) -> None:
     pair = only(pairs[len(WAYS) + len(ENDED) + NARROW.index(way)])
-    tune(job(document, method=way[0], data_parallel=1, **SMALL), tmp_path, lambda *_: None, lambda _: None)
+    one = job(narrow(document), method=way[0], data_parallel=1)
+    tune(one, tmp_path, lambda *_: None, lambda _: None)
     assert pair.losses == pytest.approx(only(tmp_path).losses, rel=1e-3)
 
 
