@@ -85,8 +85,18 @@ class Ranks:
             found[name] = keep(name, there)
         return found
 
-    def lead(self, tensors: Iterable[Any]) -> None:
-        """Put the leader's values into everyone's tensors, but for those of which each has a part."""
+    def united(self, mine: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what all have, of what each has a part; it is pickled."""
+        if self.count == 1:
+            return dict(mine)
+        from torch import distributed
+
+        rows: list[Any] = [None] * self.count
+        distributed.all_gather_object(rows, dict(mine))
+        return {name: value for row in rows for name, value in row.items()}
+
+    def spread(self, tensors: Iterable[Any], source: int = 0) -> None:
+        """Put one process's values into everyone's tensors, but for those of which each has a part."""
         if self.count == 1:
             return
         from torch import distributed
@@ -94,7 +104,9 @@ class Ranks:
 
         for tensor in tensors:
             if not isinstance(tensor, DTensor):
-                distributed.broadcast(tensor, src=0)
+                there = tensor.to(device())
+                distributed.broadcast(there, src=source)
+                tensor.copy_(there)
 
     def mean_gradients(self, parameters: Iterable[Any]) -> None:
         """Replace every gradient by its mean over the processes, in place, but for what FSDP has averaged.

@@ -83,9 +83,9 @@ def _tuned(
     torch.manual_seed(job.seed)
     plain = load_model(job, device())
     of_model = plain.num_parameters()
-    model, adapted = adapt(plain, job)
+    model, adapted = adapt(plain, job, ranks)
     shard(model, plain, job, ranks)
-    ranks.lead(trained_state(model).values())  # decompositions differ in their last bits between machines
+    ranks.spread(trained_state(model).values())  # as DDP does: all begin with the same, whatever they loaded
     if not ranks.leads:
         torch.manual_seed(job.seed + ranks.number)  # each drops out other activations
     if ranks.leads and checkpoint.exists():

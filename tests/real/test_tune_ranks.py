@@ -72,6 +72,11 @@ def write_untied(model: Path, folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def spectral(document: dict[str, Any]) -> dict[str, Any]:
+    """A LaMDA++ run: its ranks come of singular values, which the processes share too."""
+    return {**document, "rank": 12, "rank_allocation": "energy", "steps": 4}
+
+
 def narrow(document: dict[str, Any]) -> dict[str, Any]:
     """Another model, in 16 bits."""
     return {**document, "model": f"{document['model']}/../untied", "dtype": "bf16", "checkpointing": True}
@@ -91,7 +96,12 @@ def pairs(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("pairs")
     jobs = [
         {"job": asdict(job(given, method=method, sharding=sharding)), "end": end}
-        for ways, end, given in ((WAYS, 0, document), (ENDED, END, document), (NARROW, 0, narrow(document)))
+        for ways, end, given in (
+            (WAYS, 0, document),
+            (ENDED, END, document),
+            (NARROW, 0, narrow(document)),
+            ([(Method.LAMDA, Sharding.NONE)], 0, spectral(document)),
+        )
         for method, sharding in ways
     ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -145,6 +155,16 @@ def test_sharded_processes_compute_in_16_bits_too(
     one = job(narrow(document), method=way[0], data_parallel=1)
     tune(one, tmp_path, lambda *_: None, lambda _: None)
     assert pair.losses == pytest.approx(only(tmp_path).losses, rel=1e-3)
+
+
+def test_processes_share_the_decompositions_of_lamda_plus_plus(
+    document: dict[str, Any], pairs: list[Path], tmp_path: Path
+) -> None:
+    pair = only(pairs[-1])
+    tune(job(spectral(document), data_parallel=1), tmp_path, lambda *_: None, lambda _: None)
+    one = only(tmp_path)
+    assert pair.ranks == one.ranks and set(one.ranks.values()) == {8, 16}
+    assert pair.losses == pytest.approx(one.losses, rel=1e-5)
 
 
 def test_each_process_of_a_sharded_model_keeps_half_of_it(pairs: list[Path]) -> None:
