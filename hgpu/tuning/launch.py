@@ -70,6 +70,7 @@ def launch(words: Sequence[str], count: int) -> None:
     machines can't have a process each or this one has too few GPUs.
     """
     require_packages()
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -85,7 +86,9 @@ def launch(words: Sequence[str], count: int) -> None:
     require_devices(here)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // here)))
     os.environ[LAUNCHER] = str(os.getpid())
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the error is raised here
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would say is raised here
     with TemporaryDirectory(prefix="hgpu-tune-") as folder:
         config = LaunchConfig(
             nodes.count,
@@ -104,6 +107,12 @@ def launch(words: Sequence[str], count: int) -> None:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
             sys.exit(128 + error.sigval)
+        except DistError as error:
+            raise EngineError(
+                f"can't meet the other machines at {nodes.leader}:{PORT}",
+                str(error).partition("\n")[0],
+                f"let {LEADER} be the first machine's address, and its port free and open to the others",
+            ) from error
 
 
 def _rendezvous(nodes: Nodes) -> dict[str, Any]:
@@ -118,21 +127,22 @@ def _rendezvous(nodes: Nodes) -> dict[str, Any]:
 
 
 def first_error(failures: dict[int, Any], count: int) -> HgpuError:
-    """Return the error of the process that failed first, by its own word where it left one."""
-    said = {rank: failure for rank, failure in failures.items() if "error" in failure.error_file_data}
-    if not said:
-        rank, failure = min(failures.items(), key=lambda item: item[1].timestamp)
-        return _silent(rank, count, failure.exitcode)
-    rank, failure = min(said.items(), key=lambda item: (item[1].error_file_data["lost"], _at(item[1])))
-    data = failure.error_file_data
+    """Return the error that began it: one that a process told, else a sudden end, else a lost connection."""
+
+    def order(rank: int) -> tuple[int, float]:
+        data, status = failures[rank].error_file_data, failures[rank].exitcode
+        if "error" in data:
+            return (2 if data["lost"] else 0), data["at"]
+        return (3 if status == -signal.SIGTERM else 1), rank  # the launcher ends those that are left by it
+
+    rank = min(failures, key=order)
+    data = failures[rank].error_file_data
+    if "error" not in data:
+        return _silent(rank, count, failures[rank].exitcode)
     sys.stderr.write(data["traceback"])
     error = HgpuError(*data["error"])
     error.exit_code = data["exit_code"]
     return error
-
-
-def _at(failure: Any) -> float:
-    return float(failure.error_file_data["at"])
 
 
 def _silent(rank: int, count: int, status: int) -> HgpuError:
@@ -179,7 +189,10 @@ def _leave(error: Exception) -> int:
         "lost": lost,
         "traceback": "" if told is error or lost else traceback.format_exc(),
     }
-    Path(os.environ[ERROR_FILE]).write_text(json.dumps(data), encoding="utf-8")
+    path = Path(os.environ[ERROR_FILE])
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data), encoding="utf-8")
+    part.replace(path)  # whole, should the launcher end this process now
     return told.exit_code
 
 

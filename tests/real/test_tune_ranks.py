@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -20,10 +22,13 @@ from safetensors.numpy import load_file, save_file
 from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.artifacts.resolve import entries
 from hgpu.artifacts.store import load
+from hgpu.core.errors import EngineError, InputError
 from hgpu.core.training import Method, Sharding
 from hgpu.runtime.tiny_model import make_tiny_model
 from hgpu.specs.finetune import FinetuneSpec
 from hgpu.tuning.job import TuneJob, job_of
+from hgpu.tuning.launch import PORT, first_error, launch
+from hgpu.tuning.ranks import buckets
 from hgpu.tuning.run import tune
 
 pytestmark = pytest.mark.vllm
@@ -249,20 +254,63 @@ def test_an_error_of_one_process_ends_all_and_is_told_once(spec: Path, tmp_path:
     assert "Traceback" not in progress and "why: Tried to allocate 2 GiB\n" in progress
 
 
-def test_a_process_that_ends_without_a_word_is_named() -> None:
+def test_the_error_that_began_it_is_told(tmp_path: Path) -> None:
+    """One that a process told, then a sudden end, then a lost connection; last whom the launcher ended."""
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from hgpu.tuning.launch import first_error
+    def failure(rank: int, status: int, **told: Any) -> ProcessFailure:
+        path = tmp_path / f"{rank}.json"
+        if told:
+            path.write_text(
+                json.dumps({"message": "", "timestamp": 0, "traceback": "", "exit_code": 2, **told})
+            )
+        return ProcessFailure(rank, 4321, status, str(path))
 
-    error = first_error({1: ProcessFailure(1, 4321, -signal.SIGKILL, "nowhere")}, 2)
-    assert (error.what, error.exit_code) == ("process 1 of 2 was ended by SIGKILL", 1)
-    assert "memory is full" in error.why
+    failures = {
+        0: failure(0, -signal.SIGTERM),
+        1: failure(1, 1, error=["lost", "", ""], lost=True, at=1.0),
+        2: failure(2, -signal.SIGKILL),
+        3: failure(3, 2, error=["later", "", ""], lost=False, at=3.0),
+        4: failure(4, 2, error=["first", "", ""], lost=False, at=2.0),
+    }
+    said = []
+    while failures:
+        said.append(first_error(failures, 5))
+        del failures[[4, 3, 2, 1, 0][len(said) - 1]]
+    what = [error.what for error in said]
+    assert what[:2] == ["first", "later"] and what[3] == "lost"
+    assert what[2] == "process 2 of 5 was ended by SIGKILL" and "memory is full" in said[2].why
+    assert what[4] == "process 0 of 5 was ended by SIGTERM"
+    assert [error.exit_code for error in said] == [2, 2, 1, 2, 1]
+
+
+def test_a_leader_whose_port_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {"HGPU_NODES": "2", "HGPU_NODE_RANK": "0", "HGPU_LEADER_ADDRESS": "127.0.0.1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket(socket.AF_INET6) as other:
+        other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        with suppress(OSError):  # taken already: as good
+            other.bind(("::", PORT))
+            other.listen()
+        with pytest.raises(EngineError, match=f"can't meet the other machines at 127.0.0.1:{PORT}") as raised:
+            launch(["tune", "spec.yaml"], 2)
+    assert "in use" in raised.value.why
+
+
+def test_a_machine_with_fewer_gpus_than_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("HGPU_NODES", raising=False)
+    with pytest.raises(InputError, match="8 processes need 8 GPUs here") as raised:
+        launch(["tune", "spec.yaml"], 8)
+    assert "torch sees 4" in raised.value.why and "--set data_parallel=4" in raised.value.fix
 
 
 def test_gradients_are_averaged_in_messages_of_a_bounded_size() -> None:
     import torch
-
-    from hgpu.tuning.ranks import buckets
 
     tensors = [
         torch.zeros(size, dtype=kind) for kind in (torch.float32, torch.bfloat16) for size in (2, 3, 9)
