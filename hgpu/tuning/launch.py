@@ -32,11 +32,16 @@ AGAIN = "run the same command: it goes on from its last checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """This machine's number, from 0, how many there are, and the address of the first."""
+    """This machine's number, from 0, how many there are, and the address of the first (or HOST:PORT)."""
 
     number: int = 0
     count: int = 1
     leader: str = ""
+
+    @property
+    def endpoint(self) -> str:
+        """Where they meet."""
+        return self.leader if self.leader.count(":") == 1 else f"{self.leader}:{PORT}"
 
 
 def nodes_told() -> Nodes:
@@ -109,7 +114,7 @@ def launch(words: Sequence[str], count: int) -> None:
             sys.exit(128 + error.sigval)
         except DistError as error:
             raise EngineError(
-                f"can't meet the other machines at {nodes.leader}:{PORT}",
+                f"can't meet the other machines at {nodes.endpoint}",
                 str(error).partition("\n")[0],
                 f"let {LEADER} be the first machine's address, and its port free and open to the others",
             ) from error
@@ -122,8 +127,11 @@ def _rendezvous(nodes: Nodes) -> dict[str, Any]:
     """
     if nodes.count == 1:
         return {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
-    where = {"rdzv_backend": "static", "rdzv_endpoint": f"{nodes.leader}:{PORT}"}
-    return {**where, "rdzv_configs": {"rank": nodes.number}}
+    return {
+        "rdzv_backend": "static",
+        "rdzv_endpoint": nodes.endpoint,
+        "rdzv_configs": {"rank": nodes.number},
+    }
 
 
 def first_error(failures: dict[int, Any], count: int) -> HgpuError:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -27,7 +26,7 @@ from hgpu.core.training import Method, Sharding
 from hgpu.runtime.tiny_model import make_tiny_model
 from hgpu.specs.finetune import FinetuneSpec
 from hgpu.tuning.job import TuneJob, job_of
-from hgpu.tuning.launch import PORT, first_error, launch
+from hgpu.tuning.launch import first_error, launch
 from hgpu.tuning.ranks import buckets
 from hgpu.tuning.run import tune
 
@@ -233,6 +232,21 @@ def test_a_launcher_that_is_killed_takes_its_processes_with_it_and_the_run_goes_
     assert len(list((spec.parent / "results" / "tuned").iterdir())) == 1
 
 
+def test_two_machines_train_as_one_and_the_first_keeps_the_results(spec: Path, pairs: list[Path]) -> None:
+    """Two launchers here stand for them, the second of which starts first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"HGPU_NODES": "2", "HGPU_LEADER_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}"}
+    second = started(spec, "--results", "second", HGPU_NODE_RANK="1", **place)
+    with second, started(spec, "--json", HGPU_NODE_RANK="0", **place) as first:
+        said, progress = first.communicate(timeout=60)
+        said_there, progress_there = second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0), progress + progress_there
+    whole = only(pairs[WAYS.index((Method.LAMDA, Sharding.NONE))])
+    assert json.loads(said)["losses"] == only(spec.parent / "results").losses == whole.losses
+    assert not said_there and not (spec.parent / "second").exists()
+
+
 FAULT = """
 import os
 if os.environ.get("RANK") == "1":
@@ -285,15 +299,12 @@ def test_the_error_that_began_it_is_told(tmp_path: Path) -> None:
 
 
 def test_a_leader_whose_port_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = {"HGPU_NODES": "2", "HGPU_NODE_RANK": "0", "HGPU_LEADER_ADDRESS": "127.0.0.1"}
-    for name, value in place.items():
-        monkeypatch.setenv(name, value)
-    with socket.socket(socket.AF_INET6) as other:
-        other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        with suppress(OSError):  # taken already: as good
-            other.bind(("::", PORT))
-            other.listen()
-        with pytest.raises(EngineError, match=f"can't meet the other machines at 127.0.0.1:{PORT}") as raised:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as other:
+        leader = f"127.0.0.1:{other.getsockname()[1]}"
+        place = {"HGPU_NODES": "2", "HGPU_NODE_RANK": "0", "HGPU_LEADER_ADDRESS": leader}
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(EngineError, match=f"can't meet the other machines at {leader}") as raised:
             launch(["tune", "spec.yaml"], 2)
     assert "in use" in raised.value.why
 

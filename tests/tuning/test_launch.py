@@ -27,6 +27,12 @@ def test_a_machine_is_alone_unless_it_is_told_its_place(monkeypatch: pytest.Monk
     assert nodes_told() == Nodes(1, 2, "tune-0.tune") and starts_processes(1)
 
 
+def test_machines_meet_at_the_first_ones_port() -> None:
+    assert Nodes(0, 2, "tune-0.tune").endpoint == "tune-0.tune:29500"
+    assert Nodes(0, 2, "10.0.0.4:1234").endpoint == "10.0.0.4:1234"
+    assert Nodes(0, 2, "[fd00::4]").endpoint == "[fd00::4]:29500"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"HGPU_NODE_RANK": "2"}, {"HGPU_NODE_RANK": ""}, {"HGPU_NODES": "x"}, {"HGPU_LEADER_ADDRESS": ""}],
