@@ -52,6 +52,21 @@ def test_a_path_a_prefix_and_a_ref_all_lead_there(tmp_path: Path) -> None:
         assert resolve(tmp_path, name).digest == made.digest
 
 
+def test_an_artifact_of_another_kind_is_named_not_denied(tmp_path: Path) -> None:
+    made = put(tmp_path, 1)
+    for ref in (made.digest[:6], made.digest, str(made.path)):
+        with pytest.raises(ArtifactError, match=f"'{ref}' is a bench") as caught:
+            resolve(tmp_path, ref, "plan")
+        assert caught.value.why == "a plan is needed here"
+
+
+def test_a_file_is_no_artifact(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("kind: serve")
+    with pytest.raises(ArtifactError, match="is a file, and a plan is needed here"):
+        resolve(tmp_path, str(spec), "plan")
+
+
 @pytest.mark.parametrize("ref", ["nothing", "ffff", "@none", "@../../etc/passwd", "latest", "", "abc"])
 def test_what_is_not_there_is_a_clear_error(tmp_path: Path, ref: str) -> None:
     with pytest.raises(ArtifactError) as caught:
