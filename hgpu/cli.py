@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from hgpu import __version__
-from hgpu.core.errors import HgpuError
+from hgpu.core.errors import HgpuError, UnknownName
 
 COMMANDS = {
     "init": "Write a commented spec file.",
@@ -38,6 +38,9 @@ COMMANDS = {
 TWO_WORDS = {"profile memory": "profile_memory"}
 
 
+READER_GONE = 141  # what a shell says of a program that SIGPIPE ended
+
+
 class LazyGroup(TyperGroup):
     """Lists commands from COMMANDS and imports one only to run it."""
 
@@ -53,6 +56,8 @@ class LazyGroup(TyperGroup):
         """Return the real command to run."""
         name = args[0] if args else ""
         if name not in COMMANDS:
+            if name and not name.startswith("-"):
+                raise UnknownName("command", name, COMMANDS)
             return super().resolve_command(ctx, args)
         both = " ".join(args[:2])
         if both in TWO_WORDS:
@@ -111,6 +116,9 @@ def main() -> None:
         )
         fix = "free space, or choose another folder with --results; finished work is kept"
         _fail(HgpuError(what, error.strerror or str(error), fix))
+    except SystemExit as end:
+        # Typer ends with 1, that of a crash, where a reader such as `head` closed the pipe.
+        sys.exit(READER_GONE if isinstance(end.__context__, BrokenPipeError) else end.code)
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         sys.exit(130)
