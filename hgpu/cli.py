@@ -3,6 +3,7 @@
 import json
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import typer
@@ -104,6 +105,9 @@ def _fail(error: HgpuError) -> NoReturn:
 
 def main() -> None:
     """Run the program: errors become three short lines and the exit code of their kind."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without, say, ≤ gets ? for it
+            stream.reconfigure(errors="replace")
     try:
         app()
     except HgpuError as error:
