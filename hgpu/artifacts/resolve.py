@@ -10,7 +10,7 @@ from typing import Any
 
 from hgpu.artifacts.kinds import KINDS
 from hgpu.artifacts.store import MANIFEST, Artifact, load
-from hgpu.core.errors import ArtifactError
+from hgpu.core.errors import ArtifactError, UnknownName
 
 Accept = Callable[[Artifact[Any]], bool]
 
@@ -132,8 +132,13 @@ def _named(root: Path, name: str, kind: str | None) -> tuple[str, list[str]]:
             document = json.loads(path.read_bytes())
             digests = document["digests"] if "digests" in document else [document["digest"]]
             return folder, [str(digest) for digest in digests]
+    folders = [root / "refs" / folder for folder in ([kind] if kind else KINDS)]
+    if known := {path.stem for folder in folders for path in folder.glob("*.json")}:
+        raise UnknownName("ref", f"@{name}", [f"@{ref}" for ref in known])
     raise ArtifactError(
-        f"no ref '@{name}'", f"nothing of that name under {root / 'refs'}", "bless an artifact first"
+        f"no ref '@{name}'",
+        f"{root / 'refs'} has none" + (f" of kind {kind}" if kind else ""),
+        "make one with `hgpu bench bless REF NAME`",
     )
 
 

@@ -125,6 +125,13 @@ def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
     assert program.returncode == 141
 
 
+def test_a_terminal_that_has_no_unicode_is_printed_to(hgpu: Run) -> None:
+    done = hgpu("show", "no\u2264thing", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2 and "no artifact 'no?thing'" in done.stderr
+    done = hgpu("plan", "--help", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+
+
 def test_init_does_not_overwrite(hgpu: Run, tmp_path: Path) -> None:
     assert hgpu("init", "serve", "--out", "a.yaml").returncode == 0
     (tmp_path / "a.yaml").write_text("mine")
@@ -163,5 +170,6 @@ def test_profile_and_fit_without_an_engine_are_estimates_end_to_end(hgpu: Run, t
     assert made["latency"]["provenance"] == "estimated"
     assert (tmp_path / made["path"] / "fit.png").read_bytes().startswith(b"\x89PNG")
     assert "L4" in hgpu("show", "latest").stdout
+    assert "KV tokens" in hgpu("show", row["digest"][:12]).stdout
     refused = hgpu("profile", "spec.yaml", "--profiler", "vllm", "--gpu", "L4")
     assert refused.returncode == 2 and "isn't attached here" in refused.stderr
