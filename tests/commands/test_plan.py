@@ -69,6 +69,17 @@ def test_a_sweep_plans_every_combination(hgpu: Run, tmp_path: Path) -> None:
     assert all(costs[rate, 120] <= costs[rate, 40] for rate in (1, 2, 4))
 
 
+def test_a_plan_says_what_a_million_tokens_and_a_month_cost(hgpu: Run, tmp_path: Path) -> None:
+    path = spec(hgpu, tmp_path, ("lengths: chat", "lengths: fixed:300x100"), ("rate_rps: 4", "rate_rps: 10"))
+    plan = json.loads(hgpu("plan", path, "--json").stdout)
+    per_second = plan["cost_usd_per_hour"] / 3600
+    assert plan["usd_per_million_output_tokens"] == pytest.approx(per_second / (10 * 100) * 1e6)
+    assert plan["usd_per_million_tokens"] == pytest.approx(per_second / (10 * 400) * 1e6)
+    shown = hgpu("show", "latest", "--kind", "plan").stdout
+    assert f"{plan['cost_usd_per_hour'] * 730:,.0f} USD a month" in shown
+    assert "as cheap as the best single type" in shown  # one type is all it rents
+
+
 def test_a_melange_file_gives_the_same_document(hgpu: Run, tmp_path: Path) -> None:
     path = tmp_path / "toy.json"
     path.write_text(json.dumps(TOY))
