@@ -73,6 +73,11 @@ def ms(seconds: float) -> str:
     return f"{seconds * 1e3:.1f}" if seconds < 10 else f"{seconds * 1e3:,.0f}"
 
 
+def rps(rate: float) -> str:
+    """Render requests a second; below 1 with three digits that count, so that a rare request isn't none."""
+    return f"{rate:,.2f}" if rate >= 1 else f"{rate:.3g}"
+
+
 def usd(amount: float) -> str:
     """Render dollars, with more digits where they are small."""
     return f"{amount:,.2f}" if amount >= 1 else f"{amount:.4f}".rstrip("0").ljust(4, "0")

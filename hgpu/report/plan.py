@@ -9,7 +9,7 @@ from hgpu.artifacts.payloads.plan import AllocationRow, Baseline, PlanPayload
 from hgpu.artifacts.store import Artifact
 from hgpu.core.slo import Slo, Tier
 from hgpu.report.explanation import explanation_tables, proof_tables, proof_text
-from hgpu.report.output import console, ms, table, usd
+from hgpu.report.output import console, ms, rps, table, usd
 
 HOURS_A_MONTH = 730  # of 365 × 24 / 12
 
@@ -196,7 +196,7 @@ def predictions_table(payload: PlanPayload) -> Table:
     )
     for row in payload.predicted:
         rows.add_row(
-            row.pool, f"{row.rate_rps:.2f}", ms(row.ttft_mean_s), ms(row.ttft_slo_s), ms(row.tpot_mean_s),
+            row.pool, rps(row.rate_rps), ms(row.ttft_mean_s), ms(row.ttft_slo_s), ms(row.tpot_mean_s),
             ms(row.tpot_slo_s), f"{row.concurrency:.1f}", str(row.provenance),
         )  # fmt: skip
     return rows
@@ -219,7 +219,7 @@ def _routing(payload: PlanPayload) -> Any:
     if len(pools) > 1:
         for row in payload.routing:
             shares = [f"{row.shares[pool]:.0%}" if pool in row.shares else "" for pool in pools]
-            rows.add_row(row.bucket, row.tier, f"{row.rate_rps:.3f}", *shares)
+            rows.add_row(row.bucket, row.tier, rps(row.rate_rps), *shares)
     return rows
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.text import Text
 
-from hgpu.report.output import DataConsole, table
+from hgpu.report.output import DataConsole, rps, table
 
 CELLS = ("gcp/g2-standard-4", "1,234.56", "99.80 %", "2025-06-01")
 
@@ -27,6 +27,14 @@ def test_a_cell_of_plain_text_may_look_like_markup() -> None:
     out = io.StringIO()
     DataConsole(file=out, width=20).print(made)
     assert "[/gpu]" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(0.015, "0.015"), (0.00012, "0.00012"), (0.38, "0.38"), (0.0, "0"), (4.0, "4.00"), (1234.5, "1,234.50")],
+)
+def test_a_rare_request_does_not_read_as_none_or_another_rate(rate: float, text: str) -> None:
+    assert rps(rate) == text
 
 
 def test_words_fold_where_that_makes_a_table_fit() -> None:
