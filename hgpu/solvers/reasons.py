@@ -110,7 +110,7 @@ def _missed(service: Service, tier: Tier, rows: Sequence[Capacity]) -> dict[str,
 
 def _rounded_up(seconds: float) -> str:
     """Return milliseconds, so rounded that what takes these seconds keeps within them."""
-    return f"{math.ceil(seconds * 1e4) / 10:g}"
+    return f"{math.ceil(seconds * 1e4) / 10:.1f}"
 
 
 def forbidden(service: Service, served: Served, refused: Mapping[OperatingPoint, str]) -> list[Forbidden]:

@@ -54,8 +54,8 @@ def raise_unaffordable(problem: Problem) -> NoReturn:
     usd = answer.cost + problem.committed_usd_per_hour
     raise Infeasible(
         f"{problem.budget_usd_per_hour:g} USD/h buy nothing that serves the workload",
-        f"the smallest fleet that serves some of it costs {usd:.4g} USD/h",
-        f"set budget_usd_per_hour to {math.ceil(usd * 100) / 100:g} or more, or allow more offers",
+        f"the smallest fleet that serves some of it costs {usd:,.2f} USD/h",
+        f"set budget_usd_per_hour to {math.ceil(usd * 100) / 100:.2f} or more, or allow more offers",
     )
 
 
