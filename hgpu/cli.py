@@ -39,6 +39,7 @@ COMMANDS = {
 TWO_WORDS = {"profile memory": "profile_memory"}
 
 
+INTERRUPTED = 130
 READER_GONE = 141  # what a shell says of a program that SIGPIPE ended
 
 
@@ -122,10 +123,9 @@ def main() -> None:
         _fail(HgpuError(what, error.strerror or str(error), fix))
     except SystemExit as end:
         # Typer ends with 1, that of a crash, where a reader such as `head` closed the pipe.
+        if end.code == INTERRUPTED:
+            print("interrupted; finished work is kept", file=sys.stderr)
         sys.exit(READER_GONE if isinstance(end.__context__, BrokenPipeError) else end.code)
-    except KeyboardInterrupt:
-        print("interrupted; finished work is kept", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ LATE = ("--max-lag-ms", "5000", "--no-selftest")
 
 def told(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str, object]:
     assert done.returncode == code, done.stderr
-    document: dict[str, object] = json.loads(done.stdout.partition('\n{"status"')[0])
+    document: dict[str, object] = json.loads(done.stdout)  # one document, whatever came of it
     return document
 
 

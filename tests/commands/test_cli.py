@@ -132,6 +132,21 @@ def test_a_terminal_that_has_no_unicode_is_printed_to(hgpu: Run) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_interrupt_says_that_work_is_kept(tmp_path: Path) -> None:
+    """Typer catches Ctrl-C itself, and says nothing."""
+    script = """
+import sys
+from hgpu.cli import main
+class Interrupted:
+    def __iter__(self):
+        raise KeyboardInterrupt
+sys.stdin, sys.argv = Interrupted(), ["hgpu", "doctor", "--replay", "-"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (130, "interrupted; finished work is kept\n")
+
+
 def test_init_does_not_overwrite(hgpu: Run, tmp_path: Path) -> None:
     assert hgpu("init", "serve", "--out", "a.yaml").returncode == 0
     (tmp_path / "a.yaml").write_text("mine")
