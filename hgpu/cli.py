@@ -3,13 +3,14 @@
 import json
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from hgpu import __version__
-from hgpu.core.errors import HgpuError
+from hgpu.core.errors import HgpuError, UnknownName
 
 COMMANDS = {
     "init": "Write a commented spec file.",
@@ -38,6 +39,10 @@ COMMANDS = {
 TWO_WORDS = {"profile memory": "profile_memory"}
 
 
+INTERRUPTED = 130
+READER_GONE = 141  # what a shell says of a program that SIGPIPE ended
+
+
 class LazyGroup(TyperGroup):
     """Lists commands from COMMANDS and imports one only to run it."""
 
@@ -53,6 +58,8 @@ class LazyGroup(TyperGroup):
         """Return the real command to run."""
         name = args[0] if args else ""
         if name not in COMMANDS:
+            if name and not name.startswith("-"):
+                raise UnknownName("command", name, COMMANDS)
             return super().resolve_command(ctx, args)
         both = " ".join(args[:2])
         if both in TWO_WORDS:
@@ -99,6 +106,9 @@ def _fail(error: HgpuError) -> NoReturn:
 
 def main() -> None:
     """Run the program: errors become three short lines and the exit code of their kind."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without, say, ≤ gets ? for it
+            stream.reconfigure(errors="replace")
     try:
         app()
     except HgpuError as error:
@@ -111,9 +121,11 @@ def main() -> None:
         )
         fix = "free space, or choose another folder with --results; finished work is kept"
         _fail(HgpuError(what, error.strerror or str(error), fix))
-    except KeyboardInterrupt:
-        print("interrupted; finished work is kept", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        # Typer ends with 1, that of a crash, where a reader such as `head` closed the pipe.
+        if end.code == INTERRUPTED:
+            print("interrupted; finished work is kept", file=sys.stderr)
+        sys.exit(READER_GONE if isinstance(end.__context__, BrokenPipeError) else end.code)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from hgpu.artifacts.kinds import KINDS
 from hgpu.artifacts.store import MANIFEST, Artifact, load
-from hgpu.core.errors import ArtifactError
+from hgpu.core.errors import ArtifactError, UnknownName
 
 Accept = Callable[[Artifact[Any]], bool]
 
@@ -43,9 +43,7 @@ def resolve(root: Path, ref: str, kind: str | None = None, accept: Accept = lamb
     """
     artifact = load(_locate(root, ref, kind, accept))
     if kind and artifact.manifest.kind != kind:
-        raise ArtifactError(
-            f"'{ref}' is a {artifact.manifest.kind}", f"a {kind} is needed here", f"see `hgpu list {kind}`"
-        )
+        raise _other_kind(ref, artifact.manifest.kind, kind)
     return artifact
 
 
@@ -77,8 +75,15 @@ def _locate(root: Path, ref: str, kind: str | None, accept: Accept) -> Path:
         return _latest(root, kind, accept)
     if ref.startswith("@"):
         return _by_name(root, ref[1:], kind)
-    if Path(ref).exists():
+    if Path(ref).is_dir() or Path(ref).name == MANIFEST:
         return Path(ref)
+    if Path(ref).exists():
+        wanted = f"a {kind}" if kind else "an artifact"
+        raise ArtifactError(
+            f"'{ref}' is a file, and {wanted} is needed here",
+            f"an artifact is a folder with a {MANIFEST}, which a command of hgpu writes",
+            f"see `hgpu list{f' {kind}' if kind else ''}` for what there is",
+        )
     if re.fullmatch(r"[0-9a-f]{4,64}", ref):
         return _by_prefix(root, ref, kind)
     raise ArtifactError(
@@ -127,19 +132,30 @@ def _named(root: Path, name: str, kind: str | None) -> tuple[str, list[str]]:
             document = json.loads(path.read_bytes())
             digests = document["digests"] if "digests" in document else [document["digest"]]
             return folder, [str(digest) for digest in digests]
+    folders = [root / "refs" / folder for folder in ([kind] if kind else KINDS)]
+    if known := {path.stem for folder in folders for path in folder.glob("*.json")}:
+        raise UnknownName("ref", f"@{name}", [f"@{ref}" for ref in known])
     raise ArtifactError(
-        f"no ref '@{name}'", f"nothing of that name under {root / 'refs'}", "bless an artifact first"
+        f"no ref '@{name}'",
+        f"{root / 'refs'} has none" + (f" of kind {kind}" if kind else ""),
+        "make one with `hgpu bench bless REF NAME`",
     )
 
 
 def _by_prefix(root: Path, prefix: str, kind: str | None) -> Path:
     hits = [e for e in entries(root, kind) if e.digest12.startswith(prefix[:12]) and _full_match(e, prefix)]
     digests = sorted({entry.digest12 for entry in hits})
+    if not hits and kind and (others := [e for e in entries(root) if e.digest12.startswith(prefix[:12])]):
+        raise _other_kind(prefix, others[0].kind, kind)
     if not hits:
         raise ArtifactError(f"no artifact with digest {prefix}…", f"none under {root}", "see `hgpu list`")
     if len(digests) > 1:
         raise ArtifactError(f"'{prefix}' is ambiguous", f"it fits {', '.join(digests)}", "give more digits")
     return hits[0].path
+
+
+def _other_kind(ref: str, found: str, wanted: str) -> ArtifactError:
+    return ArtifactError(f"'{ref}' is a {found}", f"a {wanted} is needed here", f"see `hgpu list {wanted}`")
 
 
 def _full_match(entry: Entry, prefix: str) -> bool:

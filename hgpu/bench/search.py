@@ -43,7 +43,29 @@ class SearchOptions:
         if not objectives(self.slo):
             raise InputError("a search needs an objective", "none is given", "add --slo-ttft-ms or another")
         if not (0 < self.start_rps <= self.max_rps and self.precision > 0):
-            raise InputError("bad search", "rates and precision must be positive, the start within the end")
+            raise InputError(
+                "bad search",
+                "rates and precision must be positive, the start within the end",
+                "give another --start, --max-rate or --precision",
+            )
+        if not self.tells(self.start_rps):
+            needed = requests_needed(self.slo, ALPHA / LOOKS)
+            raise InputError(
+                f"a search can't tell anything of {self.start_rps:g} requests/s",
+                f"that takes {needed} requests, and looks of {self.longest_s:g} s bring"
+                f" {self.start_rps * self.longest_s * LOOKS:g}",
+                f"give --start {needed / (LOOKS * self.longest_s):.2g} or more, a longer --max-duration,"
+                " or a lower --percentile",
+            )
+
+    @property
+    def longest_s(self) -> float:
+        """How long one look may last."""
+        return max(self.duration_s, self.max_duration_s)
+
+    def tells(self, rate_rps: float) -> bool:
+        """Tell whether a rate could pass at all in the time that its looks may take."""
+        return rate_rps * LOOKS * self.longest_s >= requests_needed(self.slo, ALPHA / LOOKS)
 
 
 Measure = Callable[[int, Load], LoadPoint]
@@ -84,11 +106,7 @@ class Search:
 
     def may_try(self, rate_rps: float) -> bool:
         """Tell whether a rate is within the limits, and could pass at all in the time that it may take."""
-        options = self.options
-        if self.server_gone or rate_rps > options.max_rps:
-            return False
-        longest_s = LOOKS * max(options.duration_s, options.max_duration_s)
-        return rate_rps * longest_s >= requests_needed(options.slo, ALPHA / LOOKS)
+        return not self.server_gone and rate_rps <= self.options.max_rps and self.options.tells(rate_rps)
 
     def passes(self, rate_rps: float) -> bool:
         """Tell whether a rate keeps the objectives."""
@@ -125,7 +143,7 @@ class Search:
         """Send a rate for as long as the percentile needs, within the limits."""
         options, number = self.options, len(self.points)
         needed_s = _ROOM * requests_needed(options.slo, ALPHA / LOOKS) / rate_rps
-        duration_s = min(max(options.duration_s, needed_s), max(options.duration_s, options.max_duration_s))
+        duration_s = min(max(options.duration_s, needed_s), options.longest_s)
         load = Load(
             options.arrivals, duration_s, options.seed + number, rate_rps, burstiness=options.burstiness
         )

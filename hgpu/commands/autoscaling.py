@@ -126,6 +126,8 @@ def caps_of(words: Sequence[str]) -> dict[str, int]:
     for word in words:
         pool, _, number = word.rpartition("=")
         if not pool or not (number.isascii() and number.isdigit() and len(number) < 7):
-            raise InputError(f"'{word}' is no cap", "", "give POOL=N, such as --max l4=8")
+            raise InputError(
+                f"'{word}' is no cap", "a cap is a pool and a whole number", "give POOL=N, such as --max l4=8"
+            )
         caps[pool] = int(number)
     return caps

@@ -83,7 +83,7 @@ def plan(
     from hgpu.report.job import jobs_json, print_jobs
     from hgpu.report.output import print_json
     from hgpu.report.plan import plans_json, print_plans
-    from hgpu.report.sweep import cell_json, draw_sweep, print_sweep
+    from hgpu.report.sweep import cell_json, check_picture, draw_sweep, print_sweep
 
     if bool(spec) == (melange is not None):
         raise InputError(
@@ -122,6 +122,7 @@ def plan(
     )
     if sweep and len(asked.specs) > 1:
         raise InputError("a sweep is of one spec", f"{len(asked.specs)} are given", "sweep one at a time")
+    check_picture(png, bool(sweep))
     cells = spec_plans(asked, sweep or [])
     if png is not None:
         draw_sweep(cells, png)

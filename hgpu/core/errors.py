@@ -52,7 +52,12 @@ class UnknownName(InputError):
         near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=3, cutoff=0.4)
         nearest = [n for low in near for n in names if n.lower() == low]
         fix = f"did you mean {', '.join(nearest)}?" if nearest else "use one of the known names"
-        super().__init__(f"unknown {noun} '{name}'", f"known: {', '.join(names)}", fix)
+        if names:
+            super().__init__(f"unknown {noun} '{name}'", f"known: {', '.join(names)}", fix)
+        else:
+            super().__init__(
+                f"unknown {noun} '{name}'", "there is none at all", "check where it is looked for"
+            )
         self.nearest = nearest
 
 

@@ -52,6 +52,13 @@ class ModelSpec:
     kv_heads: int
     digest: str
 
+    def splits_over(self, ranks: int) -> bool:
+        """Tell whether so many ranks of tensor parallelism can share the heads, as vLLM asks.
+
+        Query heads are divided; KV heads too, or each is kept by as many ranks.
+        """
+        return not (self.attention_heads % ranks or (self.kv_heads % ranks and ranks % self.kv_heads))
+
     @property
     def is_moe(self) -> bool:
         """True where tokens are routed to some of many experts."""

@@ -35,7 +35,7 @@ class Place:
 def driver_of(target: str) -> Driver:
     """Return the driver of a target, or raise UnknownName."""
     if target not in TARGETS:
-        raise UnknownName("deployment target", target, TARGETS)
+        raise UnknownName("deployment target", target, [*TARGETS, AWS])
     return TARGETS[target]
 
 

@@ -23,13 +23,15 @@ HIGHEST_RPS = 1e5
 class Capacity:
     """The highest rate for a bucket alone on an engine; 0 with the reason where it can't.
 
-    The latencies of a lone request say how far off an objective is.
+    The latencies of a lone request say how far off an objective is; `held` is false where no objective
+    matters, as it has no room in the KV cache.
     """
 
     rate_rps: float
     lone_ttft_s: float
     lone_tpot_s: float
     reason: str = ""
+    held: bool = True
 
 
 def lengths_of(buckets: Sequence[Bucket]) -> Lengths:
@@ -102,7 +104,8 @@ class _Rule:
         reason = refusal(self.latency, self.engine, bucket, self.slo, ttft_s, tpot_s)
         if not reason and rate_rps == 0:
             reason = "a lone request exceeds the engine's max_num_seqs or KV cache"
-        return Capacity(0.0 if reason else rate_rps, ttft_s, tpot_s, reason)
+        held = bucket.max_total_tokens <= self.latency.kv_capacity_tokens
+        return Capacity(0.0 if reason else rate_rps, ttft_s, tpot_s, reason, held)
 
 
 def refusal(

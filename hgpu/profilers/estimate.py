@@ -118,7 +118,18 @@ def estimate(
 
 
 def checked_capacity(roofline: Roofline, point: OperatingPoint) -> int:
-    """Return the tokens that the KV cache holds at an operating point, or raise Infeasible."""
+    """Return the tokens that the KV cache holds at an operating point.
+
+    Raises Infeasible where vLLM can't split the model's heads over its ranks, or the weights leave no room.
+    """
+    model = roofline.model
+    if not model.splits_over(point.tp):
+        raise Infeasible(
+            f"{model.name} can't run as {point.name}",
+            f"{point.tp} ranks can't share its {model.attention_heads} attention heads and"
+            f" {model.kv_heads} KV heads: vLLM splits neither",
+            "use a tensor parallel degree that divides both",
+        )
     capacity = roofline.kv_capacity_tokens(point.engine.gpu_memory_utilization)
     if capacity <= 0:
         needed = roofline.model.resident_bytes(point.experts) / 2**30

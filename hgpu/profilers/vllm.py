@@ -155,10 +155,10 @@ def refuse_unmeasurable(job: VllmJob) -> None:
             "the other modes are modelled on top of a profile of mode 'mixed'",
             "profile the operating point in mode 'mixed'",
         )
-    heads, kv_heads, tp = job.model.attention_heads, job.model.kv_heads, job.point.tp
-    if heads % tp or (kv_heads % tp and tp % kv_heads):
+    if not job.model.splits_over(job.point.tp):
+        heads, kv_heads = job.model.attention_heads, job.model.kv_heads
         raise InputError(
-            f"{tp} ranks can't share the heads of {job.model.name}",
+            f"{job.point.tp} ranks can't share the heads of {job.model.name}",
             f"it has {heads} attention heads and {kv_heads} KV heads, and vLLM splits neither",
             "profile with a tensor parallel degree that divides both",
         )

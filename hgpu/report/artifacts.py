@@ -9,16 +9,20 @@ from rich.tree import Tree
 
 from hgpu.artifacts.lineage import Ancestor
 from hgpu.artifacts.payloads.latency import LatencyPayload
+from hgpu.artifacts.payloads.profile import ProfilePayload
 from hgpu.artifacts.payloads.routing import RoutingPayload
 from hgpu.artifacts.resolve import Entry
 from hgpu.artifacts.store import Artifact
+from hgpu.report.bench import print_bench
 from hgpu.report.comparison import print_comparison
 from hgpu.report.job import print_activations, print_job
 from hgpu.report.latency import print_fits
+from hgpu.report.load import print_load
 from hgpu.report.memory import print_memory
 from hgpu.report.output import console, table
 from hgpu.report.placement import print_placement
 from hgpu.report.plan import print_plan
+from hgpu.report.profile import print_profiles
 from hgpu.report.routing import print_routings
 from hgpu.report.simulation import print_simulation
 from hgpu.report.tuning import print_tuning
@@ -64,6 +68,10 @@ def _print_latency(artifact: Artifact[LatencyPayload]) -> None:
     print_fits([artifact])
 
 
+def _print_profile(artifact: Artifact[ProfilePayload]) -> None:
+    print_profiles([artifact])
+
+
 def _print_routing(artifact: Artifact[RoutingPayload]) -> None:
     print_routings([artifact])
 
@@ -71,9 +79,12 @@ def _print_routing(artifact: Artifact[RoutingPayload]) -> None:
 PRINTERS: dict[str, Callable[[Artifact[Any]], None]] = {
     "plan": print_plan,
     "placement": print_placement,
+    "profile": _print_profile,
     "latency": _print_latency,
     "simulation": print_simulation,
     "routing": _print_routing,
+    "bench": print_bench,
+    "load": print_load,
     "comparison": print_comparison,
     "memory": print_memory,
     "job": print_job,

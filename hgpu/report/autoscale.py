@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hgpu.report.output import console, table, usd
+from hgpu.report.output import console, rps, table, usd
 from hgpu.runtime.control.watch import Decided
 
 
@@ -41,7 +41,7 @@ def print_decision(decided: Decided) -> None:
     """Print the load and what each pool is to have."""
     decision, out = decided.decision, console()
     out.print(
-        f"{decision.rate_rps:.2f} requests/s now, up to {decision.forecast_rps:.2f} forecast, "
+        f"{rps(decision.rate_rps)} requests/s now, up to {rps(decision.forecast_rps)} forecast, "
         f"{decision.need_rps:.2f} to carry: {usd(decision.usd_per_hour)} USD/h",
         soft_wrap=True,
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 from hgpu.artifacts.payloads.bench import BenchPayload, Quantiles
 from hgpu.artifacts.store import Artifact
-from hgpu.report.output import console, ms, table
+from hgpu.report.output import console, ms, rps, table
 
 
 def print_bench(artifact: Artifact[BenchPayload]) -> None:
@@ -13,7 +13,7 @@ def print_bench(artifact: Artifact[BenchPayload]) -> None:
     out = console()
     for row in payload.rows:
         out.print(
-            f"[bold]{row.pool}[/bold] at {row.achieved_rps:.2f} requests/s (planned {row.rate_rps:.2f}): "
+            f"[bold]{row.pool}[/bold] at {rps(row.achieved_rps)} requests/s (planned {rps(row.rate_rps)}): "
             f"{row.requests} requests, {row.errors} errors, harness lag p99 {ms(row.harness_lag_p99_s)} ms",
             soft_wrap=True,
         )

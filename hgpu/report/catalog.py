@@ -1,5 +1,6 @@
 """The catalog in the terminal."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -66,7 +67,7 @@ def _types(types: Sequence[GpuType]) -> object:
             ),
             str(gpu.sm_count or "-"),
             f"{gpu.host_link_bytes_per_s / 1e9:.0f}",
-            gpu.source.split(";")[0],
+            re.split(r";| \(", gpu.source)[0],
         )
     return rows
 

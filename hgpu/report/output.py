@@ -4,15 +4,44 @@ import json
 import sys
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 140
 
 
+class DataConsole(Console):
+    """A console on which a table that is too wide folds between words only: half a number misleads.
+
+    Where even that is too wide, the lines of the table are longer than the terminal's, and it wraps them.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `rich.console.Console.print` does."""
+        for made in objects:
+            if isinstance(made, Table):
+                keep_words(made)
+                options = {"crop": False, **options}
+        super().print(*objects, **options)
+
+
+def keep_words(made: Table) -> None:
+    """Make each column of a table as wide as its longest word; one of numbers, as its longest cell."""
+    for column in made.columns:
+        cells = [_plain_text(cell) for cell in column.cells]
+        kept = cells if column.justify == "right" else [word for cell in cells for word in cell.split()]
+        column.min_width = max(map(cell_len, [*_plain_text(column.header).split(), *kept]), default=0)
+
+
+def _plain_text(cell: object) -> str:
+    return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
+
+
 def console() -> Console:
     """Return the console for data; wide where stdout is no terminal, so that nothing is cut."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    return DataConsole(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
 def print_json(document: Any) -> None:
@@ -42,6 +71,11 @@ def table(title: str, *columns: str) -> Table:
 def ms(seconds: float) -> str:
     """Render seconds as milliseconds."""
     return f"{seconds * 1e3:.1f}" if seconds < 10 else f"{seconds * 1e3:,.0f}"
+
+
+def rps(rate: float) -> str:
+    """Render requests a second; below 1 with three digits that count, so that a rare request isn't none."""
+    return f"{rate:,.2f}" if rate >= 1 else f"{rate:.3g}"
 
 
 def usd(amount: float) -> str:

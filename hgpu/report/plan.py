@@ -9,7 +9,9 @@ from hgpu.artifacts.payloads.plan import AllocationRow, Baseline, PlanPayload
 from hgpu.artifacts.store import Artifact
 from hgpu.core.slo import Slo, Tier
 from hgpu.report.explanation import explanation_tables, proof_tables, proof_text
-from hgpu.report.output import console, ms, table, usd
+from hgpu.report.output import console, ms, rps, table, usd
+
+HOURS_A_MONTH = 730  # of 365 × 24 / 12
 
 
 def plans_json(plans: Sequence[Artifact[PlanPayload]]) -> dict[str, Any]:
@@ -28,6 +30,8 @@ def plan_json(artifact: Artifact[PlanPayload]) -> dict[str, Any]:
     """Return the payload with the artifact's digest and the solver's seconds."""
     document = artifact.payload.model_dump(mode="json")
     document["solver"].update(artifact.manifest.timings)
+    if units := usd_per_million_tokens(artifact.payload):
+        document["usd_per_million_output_tokens"], document["usd_per_million_tokens"] = units
     return {**document, "digest": artifact.digest, "path": str(artifact.path)}
 
 
@@ -40,6 +44,13 @@ def print_plan(artifact: Artifact[PlanPayload]) -> None:
         f"{saving_text(payload)}",
         soft_wrap=True,
     )
+    if units := usd_per_million_tokens(payload):
+        out.print(
+            f"{usd(units[0])} USD a million output tokens at that rate, "
+            f"{usd(units[1])} a million in all; "
+            f"{payload.cost_usd_per_hour * HOURS_A_MONTH:,.0f} USD a month of {HOURS_A_MONTH} hours",
+            soft_wrap=True,
+        )
     for rows in (
         allocation_table(payload),
         predictions_table(payload),
@@ -55,6 +66,20 @@ def print_plan(artifact: Artifact[PlanPayload]) -> None:
     if payload.proof is not None:
         out.print(f"\n{proof_text(payload.proof)}", markup=False, soft_wrap=True)
     out.print(f"\nplan {artifact.short}  {artifact.path}", soft_wrap=True)
+
+
+def usd_per_million_tokens(payload: PlanPayload) -> tuple[float, float] | None:
+    """Return what a million output tokens cost at the planned rate, and a million tokens in all.
+
+    None where the plan doesn't know the tokens of its requests.
+    """
+    workload = payload.workload
+    if workload is None or not workload.buckets:
+        return None
+    requests_per_hour = workload.rate_rps * payload.served * 3600
+    usd_per_million_requests = payload.cost_usd_per_hour / requests_per_hour * 1e6
+    out = workload.mean_output_tokens
+    return usd_per_million_requests / out, usd_per_million_requests / (workload.mean_input_tokens + out)
 
 
 def best_single(baselines: Sequence[Baseline]) -> Baseline | None:
@@ -96,6 +121,8 @@ def saving_text(payload: PlanPayload) -> str:
     if best is None or saving is None:
         return "no single GPU type can serve it"
     fleet = f"{best.count}× {best.gpu}, {usd(best.cost_usd_per_hour or 0.0)} USD/h"
+    if saving < 0.0005:
+        return f"as cheap as the best single type ({fleet})"
     return f"{saving:.0%} less than the best single type ({fleet})"
 
 
@@ -169,7 +196,7 @@ def predictions_table(payload: PlanPayload) -> Table:
     )
     for row in payload.predicted:
         rows.add_row(
-            row.pool, f"{row.rate_rps:.2f}", ms(row.ttft_mean_s), ms(row.ttft_slo_s), ms(row.tpot_mean_s),
+            row.pool, rps(row.rate_rps), ms(row.ttft_mean_s), ms(row.ttft_slo_s), ms(row.tpot_mean_s),
             ms(row.tpot_slo_s), f"{row.concurrency:.1f}", str(row.provenance),
         )  # fmt: skip
     return rows
@@ -192,7 +219,7 @@ def _routing(payload: PlanPayload) -> Any:
     if len(pools) > 1:
         for row in payload.routing:
             shares = [f"{row.shares[pool]:.0%}" if pool in row.shares else "" for pool in pools]
-            rows.add_row(row.bucket, row.tier, f"{row.rate_rps:.3f}", *shares)
+            rows.add_row(row.bucket, row.tier, rps(row.rate_rps), *shares)
     return rows
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hgpu.core.errors import InputError
 from hgpu.report.output import console, table, usd
 from hgpu.report.plan import best_single, gpu_labels, plan_json
 from hgpu.solvers.sweep import Cell
@@ -95,6 +96,22 @@ def _print_singles(cells: Sequence[Cell]) -> None:
 
 def _label(name: str) -> str:
     return {"workload.rate_rps": "rate/s", "slo.tpot_ms": "TPOT ms", "slo.ttft_ms": "TTFT ms"}.get(name, name)
+
+
+def check_picture(path: Path | None, swept: bool) -> None:
+    """Raise InputError for a file that `draw_sweep` couldn't write, before anything is solved."""
+    if path is None:
+        return
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if not swept:
+        raise InputError(f"nothing to draw into {path}", "--png draws a sweep", "add --sweep rate=1:64")
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in kinds:
+        why = f"its name ends in none of {', '.join(sorted(kinds))}"
+        raise InputError(f"can't draw into {path}", why, f"name it {path.with_suffix('.png')}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"can't draw into {path}", f"there is no folder {path.parent}", "create it first")
 
 
 def draw_sweep(cells: Sequence[Cell], path: Path) -> None:

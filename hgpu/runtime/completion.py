@@ -113,7 +113,11 @@ def _answer(
             )
         yield response
     except (OSError, http.client.HTTPException) as error:
-        raise EngineError(f"{method} {url}{path} failed", str(error) or type(error).__name__) from error
+        raise EngineError(
+            f"{method} {url}{path} failed",
+            str(error) or type(error).__name__,
+            "check the URL, and that a server listens there; `hgpu status` has those of deployments",
+        ) from error
     finally:
         connection.close()
 

@@ -24,11 +24,18 @@ def read_symptoms(lines: Iterable[str], name: str) -> list[Symptom]:
     Raises InputError with the line's number for JSON that isn't a record.
     """
     symptoms: list[Symptom] = []
+    number = 0
     for number, line in enumerate(lines, 1):
         if line.lstrip().startswith("{"):
             symptoms += _from_json(line, f"{name}:{number}")
         else:
             symptoms += _from_kernel(line)
+    if not number:  # no healthy machine: `dmesg` prints nothing where it may not read
+        raise InputError(
+            f"nothing to judge in {name}",
+            "it is empty",
+            "is `dmesg` allowed here? Try sudo, or journalctl -k",
+        )
     return symptoms
 
 

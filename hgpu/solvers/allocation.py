@@ -21,7 +21,7 @@ from hgpu.solvers.highs import Answer, Outcome, minimize
 from hgpu.solvers.model import Layout, layout_of
 from hgpu.solvers.order import reordered, sorted_problem
 from hgpu.solvers.problem import Problem, Solution, Status
-from hgpu.solvers.relaxations import raise_infeasible
+from hgpu.solvers.relaxations import raise_infeasible, raise_unaffordable
 
 SERVED_SLACK = 1e-7  # relative: what the cheapest way to serve as much may lose of it
 
@@ -97,7 +97,7 @@ def _check_served(problem: Problem) -> None:
 def _cheapest_of_most(problem: Problem, served: float) -> tuple[Problem, Layout, Answer]:
     """The cheapest way to serve as much of the mix as the budget can buy."""
     if served <= SERVED_SLACK:
-        raise_infeasible(replace(problem, budget_usd_per_hour=None), "the budget buys no machine")
+        raise_unaffordable(problem)
     scale = served * (1 - SERVED_SLACK)
     scaled = replace(
         problem, rates_rps=tuple(rate * scale for rate in problem.rates_rps), budget_usd_per_hour=None

@@ -1,7 +1,8 @@
 """Why buckets can't be served, and the nearest objective that could be met."""
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from hgpu.artifacts.payloads.plan import Forbidden
 from hgpu.core.errors import Infeasible
@@ -45,10 +46,11 @@ def check_buckets(
         reasons = [f"{names[point]}: {capacity.reason}" for point, capacity in rows.items()]
         reasons += [f"{names[point]}: {why}" for point, why in refused.items()]
         what = f"{tier.name} requests" if tier.name else "requests"
+        usable = {point: served[tier.name, point] for point in rows}
         raise Infeasible(
             f"no GPU type serves {what} with {bucket.name} tokens within the objectives",
             "; ".join(reasons),
-            _relaxation(tier, rows),
+            _relaxation(service, tier, usable),
         )
 
 
@@ -67,22 +69,48 @@ def _host_too_small(service: Service, point: OperatingPoint) -> str:
     return too_small(service.offers, point, service.model)
 
 
-def _relaxation(tier: Tier, rows: Mapping[OperatingPoint, Capacity]) -> str:
-    """Name the smallest objective that some point could meet with no other load."""
-    if not rows:
-        return "allow larger GPUs or a larger tensor_parallel, or a smaller dtype"
-    slo, hints = tier.slo, []
-    key = f"slo.tiers {tier.name}:" if tier.name else "slo"
-    if slo.tpot:
-        point = min(rows, key=lambda p: rows[p].lone_tpot_s)
-        if rows[point].lone_tpot_s > slo.tpot.limit_s:
-            hints.append(f"{key}.tpot_ms above {rows[point].lone_tpot_s * 1e3:.1f} ({point.name})")
-    if slo.ttft:
-        point = min(rows, key=lambda p: rows[p].lone_ttft_s)
-        if rows[point].lone_ttft_s > slo.ttft.limit_s:
-            hints.append(f"{key}.ttft_ms above {rows[point].lone_ttft_s * 1e3:.1f} ({point.name})")
-    nearest = f"set {' and '.join(hints)}, or " if hints else ""
-    return f"{nearest}allow faster GPUs, a larger tensor_parallel, or a larger engine.max_model_len"
+def _relaxation(service: Service, tier: Tier, usable: Mapping[OperatingPoint, Sequence[Capacity]]) -> str:
+    """Say what has to change that one point could serve every bucket, though it may take many engines."""
+    if not usable:
+        return "allow larger GPUs or another tensor_parallel, or a smaller dtype"
+    longest = max(bucket.max_total_tokens for bucket in service.workload.buckets)
+    roomy = {point: rows for point, rows in usable.items() if all(capacity.held for capacity in rows)}
+    if not roomy:
+        return "allow larger GPUs or a larger tensor_parallel, or a smaller dtype or engine.kv_cache_dtype"
+    ways = []
+    missed = {point: _missed(service, tier, rows) for point, rows in roomy.items()}
+    # The point whose objectives are to be relaxed by the smallest factor, if at all.
+    point = min(missed, key=lambda p: max((value / limit for value, limit in missed[p].values()), default=0))
+    key = f"slo.tiers[{tier.name}]" if tier.name else "slo"
+    hints = [f"{key}.{name}_ms to {_rounded_up(value)}" for name, (value, _) in missed[point].items()]
+    if hints:
+        ways.append(f"set {' and '.join(hints)} or more (what {point.name} keeps, without other load)")
+    if longest > point.engine.max_model_len:
+        ways.append(f"set engine.max_model_len to {longest} or more")
+    other = [] if ways and not hints else ["allow faster GPUs or another tensor_parallel"]
+    return ", or ".join([" and ".join(ways)] * bool(ways) + other)
+
+
+def _missed(service: Service, tier: Tier, rows: Sequence[Capacity]) -> dict[str, tuple[float, float]]:
+    """Return the objectives that lone requests of some bucket miss: the slowest, and the limit, in s."""
+    slo = tier.slo
+    longer = [max(bucket.output_tokens - 1, 0.0) for bucket in service.workload.buckets]
+    pairs = list(zip(rows, longer, strict=True))
+    slowest = {
+        "tpot": (slo.tpot, max((c.lone_tpot_s for c, steps in pairs if steps >= 1), default=0.0)),
+        "ttft": (slo.ttft, max(c.lone_ttft_s for c, _ in pairs)),
+        "e2e": (slo.e2e, max(c.lone_ttft_s + steps * c.lone_tpot_s for c, steps in pairs)),
+    }
+    return {
+        name: (value, objective.limit_s)
+        for name, (objective, value) in slowest.items()
+        if objective and value > objective.limit_s
+    }
+
+
+def _rounded_up(seconds: float) -> str:
+    """Return milliseconds, so rounded that what takes these seconds keeps within them."""
+    return f"{math.ceil(seconds * 1e4) / 10:.1f}"
 
 
 def forbidden(service: Service, served: Served, refused: Mapping[OperatingPoint, str]) -> list[Forbidden]:

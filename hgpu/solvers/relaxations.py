@@ -11,9 +11,10 @@ from hgpu.solvers.problem import Limit, Problem
 
 LONGEST_S = 20.0
 ROUGH_GAP = 0.01
+LIGHT = 0.01  # of the engine that takes the least of it: a load that any fleet at all carries
 
 
-def raise_infeasible(problem: Problem, why: str = "") -> NoReturn:
+def raise_infeasible(problem: Problem) -> NoReturn:
     """Raise Infeasible: name the limits each of which alone is in the way.
 
     With them stands what each would have to be, and what the fleet would cost then; the cheapest first.
@@ -33,9 +34,29 @@ def raise_infeasible(problem: Problem, why: str = "") -> NoReturn:
         reason = f"several limits together forbid it (limits: {names})"
         fix = "raise more than one of them, lower the rate, or allow more offers"
     else:
-        reason = why or (f"limits: {names}" if names else "no number of machines is enough")
+        reason = f"limits: {names}" if names else "no number of machines is enough"
         fix = "lower the rate, or allow more offers"
-    raise Infeasible("no allocation serves the workload within the limits", why or reason, fix)
+    raise Infeasible("no allocation serves the workload within the limits", reason, fix)
+
+
+def raise_unaffordable(problem: Problem) -> NoReturn:
+    """Raise Infeasible where a budget buys nothing: name the least that serves some of the mix."""
+    loads = [
+        sum(rate / can for rate, can in zip(problem.rates_rps, column.capacity_rps, strict=True) if can > 0)
+        for column in problem.columns
+    ]
+    scale = LIGHT / min((load for load in loads if load > 0), default=1.0)
+    rates = tuple(rate * scale for rate in problem.rates_rps)
+    layout = layout_of(replace(problem, rates_rps=rates, budget_usd_per_hour=None))
+    answer = minimize(layout.matrix, 0.0, LONGEST_S)
+    if answer.outcome is Outcome.INFEASIBLE:
+        raise_infeasible(replace(problem, budget_usd_per_hour=None))
+    usd = answer.cost + problem.committed_usd_per_hour
+    raise Infeasible(
+        f"{problem.budget_usd_per_hour:g} USD/h buy nothing that serves the workload",
+        f"the smallest fleet that serves some of it costs {usd:,.2f} USD/h",
+        f"set budget_usd_per_hour to {math.ceil(usd * 100) / 100:.2f} or more, or allow more offers",
+    )
 
 
 def needed_value(problem: Problem, limit: Limit) -> float | None:

@@ -1,10 +1,11 @@
 """From a YAML file to a checked spec, with errors that name the line."""
 
+import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.specs.finetune import FinetuneSpec
@@ -49,21 +50,50 @@ def load_any(path: Path, overrides: dict[str, Any] | None = None) -> AnySpec:
     try:
         return KINDS[kind].model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is there under another name is missing too: its name says more.
+        found = error.errors()
+        first = next((row for row in found if row["type"] == "extra_forbidden"), found[0])
         place = ".".join(str(part) for part in first["loc"]) or "the spec"
         line = _line_of(node, first["loc"])
         where = f"{path}, line {line}" if line else str(path)
-        raise InputError(
-            f"{where}: bad {place}", first["msg"].removeprefix("Value error, "), _fix(first, kind)
-        ) from error
+        raise InputError(f"{where}: bad {place}", _why(first, kind), _fix(first, kind)) from error
+
+
+def _why(error: Any, kind: str) -> str:
+    known = _keys_beside(error["loc"], KINDS[kind])
+    if error["type"] == "extra_forbidden" and known:
+        return f"there is no such key; known: {', '.join(known)}"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _fix(error: Any, kind: str) -> str:
     if error["type"] == "extra_forbidden":
+        key = str(error["loc"][-1])
+        if near := difflib.get_close_matches(key, _keys_beside(error["loc"], KINDS[kind])):
+            return f"did you mean {', '.join(near)}?"
         return f"remove it, or see `hgpu init {kind}` for the keys there are"
     if error["type"] == "missing":
         return f"add it; see `hgpu init {kind}` for an example"
     return f"mend that field; `hgpu init {kind}` writes a commented example"
+
+
+def _keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """Return the keys that are allowed where `location` ends; none where that can't be told."""
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        inner = _models_in(field.annotation) if field else []
+        if len(inner) != 1:
+            return []
+        model = inner[0]
+    return sorted(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def _parse(path: Path) -> yaml.Node | None:

@@ -129,14 +129,16 @@ def _points(
 
 def check_age(offers: Sequence[Offer], most_days: int | None, today: date) -> None:
     """Raise InputError for a price that is older than a spec allows; None allows any age."""
-    for offer in offers if most_days is not None else ():
-        days = (today - date.fromisoformat(offer.price_date)).days
-        if days > (most_days or 0):
-            raise InputError(
-                f"the price of {offer.name} is {days} days old",
-                f"it is of {offer.price_date}, and offers.max_price_age_days is {most_days}",
-                "give a newer price book, or raise that limit",
-            )
+    oldest = min(offers, key=lambda offer: offer.price_date, default=None)
+    if oldest is None or most_days is None:
+        return
+    days = (today - date.fromisoformat(oldest.price_date)).days
+    if days > most_days:
+        raise InputError(
+            f"the price of {oldest.name} is {days} days old",
+            f"it is of {oldest.price_date}, the oldest, and offers.max_price_age_days is {most_days}",
+            f"give a newer price book, leave its cloud, region or market out, or allow {days} days",
+        )
 
 
 def workload_of(spec: WorkloadSpec) -> tuple[Workload, tuple[InputRef, ...]]:

@@ -10,7 +10,7 @@ from hgpu.artifacts.payloads.bench import BenchPayload
 from hgpu.artifacts.resolve import entries, resolve
 from hgpu.artifacts.reuse import save_once
 from hgpu.artifacts.store import Artifact, Draft, save
-from hgpu.core.errors import ArtifactError
+from hgpu.core.errors import ArtifactError, UnknownName
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -50,6 +50,31 @@ def test_a_path_a_prefix_and_a_ref_all_lead_there(tmp_path: Path) -> None:
     ref.write_text(json.dumps({"digest": made.digest}))
     for name in (str(made.path), str(made.path / "manifest.json"), made.digest[:6], made.digest, "@main"):
         assert resolve(tmp_path, name).digest == made.digest
+
+
+def test_an_artifact_of_another_kind_is_named_not_denied(tmp_path: Path) -> None:
+    made = put(tmp_path, 1)
+    for ref in (made.digest[:6], made.digest, str(made.path)):
+        with pytest.raises(ArtifactError, match=f"'{ref}' is a bench") as caught:
+            resolve(tmp_path, ref, "plan")
+        assert caught.value.why == "a plan is needed here"
+
+
+def test_a_file_is_no_artifact(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("kind: serve")
+    with pytest.raises(ArtifactError, match="is a file, and a plan is needed here"):
+        resolve(tmp_path, str(spec), "plan")
+
+
+def test_a_ref_that_is_spelled_wrong_is_told_the_nearest(tmp_path: Path) -> None:
+    made = put(tmp_path, 1)
+    ref = tmp_path / "refs" / "bench" / "main.json"
+    ref.parent.mkdir(parents=True)
+    ref.write_text(json.dumps({"digest": made.digest}))
+    with pytest.raises(UnknownName, match="unknown ref '@mian'") as caught:
+        resolve(tmp_path, "@mian")
+    assert caught.value.fix == "did you mean @main?"
 
 
 @pytest.mark.parametrize("ref", ["nothing", "ffff", "@none", "@../../etc/passwd", "latest", "", "abc"])

@@ -28,7 +28,7 @@ LATE = ("--max-lag-ms", "5000", "--no-selftest")
 
 def told(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str, object]:
     assert done.returncode == code, done.stderr
-    document: dict[str, object] = json.loads(done.stdout.partition('\n{"status"')[0])
+    document: dict[str, object] = json.loads(done.stdout)  # one document, whatever came of it
     return document
 
 
@@ -47,6 +47,7 @@ def test_run_saves_points_requests_and_what_can_be_compared(hgpu: Run, tmp_path:
     table = pq.read_table(artifact.path / REQUESTS_FILE)
     assert table.num_rows == sum(point["requests"] for point in document["points"])
     assert set(table["point"].to_pylist()) == set(range(6)) and set(table["error"].to_pylist()) == {""}
+    assert "TTFT p50" in hgpu("show", "latest", "--kind", "load").stdout
     assert artifact.manifest.environment.gpu == "L4" and not list(tmp_path.glob("results/journal/load-*/*"))
 
 
@@ -112,6 +113,7 @@ def test_verify_sets_a_plan_beside_what_it_does(hgpu: Run) -> None:
     with mock_server("--first-ms", "20", "--gap-ms", "1") as url:
         done = hgpu("bench", "verify", "latest", url, "--duration", "3", "--json")
     row = told(done, done.returncode)["rows"][0]
+    assert "predicted mean" in hgpu("show", "latest", "--kind", "bench").stdout or done.returncode
     assert done.returncode == 0 or "harness" in done.stderr, done.stderr
     assert (
         row["errors"] == 0 and row["ttft_s"]["p50"] > 0.02 and row["tpot_s"]["p50"] > 0.9e-3

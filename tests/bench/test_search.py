@@ -57,6 +57,15 @@ def searched(server: Server, **options: float) -> Search:
     return looked
 
 
+def test_a_start_of_which_nothing_can_be_told_is_refused_with_one_that_does() -> None:
+    """There would be no point at all to save."""
+    with pytest.raises(InputError, match="can't tell anything of 1 requests/s") as refused:
+        SearchOptions(SLO, start_rps=1.0, duration_s=3.0, max_duration_s=6.0)
+    start_rps = float(refused.value.fix.split("--start ")[1].split()[0])
+    looked = searched(Server(1000.0), start_rps=start_rps, duration_s=3.0, max_duration_s=6.0, max_rps=20.0)
+    assert looked.points
+
+
 @given(st.floats(0.5, 3000), st.floats(0.5, 3000))
 def test_the_answer_is_next_to_where_the_server_breaks(breaks_rps: float, start_rps: float) -> None:
     answer = searched(Server(breaks_rps), start_rps=start_rps).answer

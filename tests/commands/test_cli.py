@@ -77,7 +77,7 @@ print("LOADED", [m for m in ("torch", "vllm", "boto3") if m in sys.modules])
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["nonsense"], 2, "No such command"),
+        (["nonsense"], 2, "unknown command 'nonsense'"),
         (["plan"], 2, "one of SPEC and --melange"),
         (["plan", "none.yaml"], 2, "can't read spec"),
         (["plan", "--melange", "none.json"], 2, "can't read"),
@@ -94,6 +94,10 @@ print("LOADED", [m for m in ("torch", "vllm", "boto3") if m in sys.modules])
         (["deploy", "ffffff"], 2, "no artifact with digest"),
         (["destroy", "nothing"], 2, "unknown deployment"),
         (["bench", "verify", "ffffff", "http://127.0.0.1:1"], 2, "no artifact with digest"),
+        (["bench", "run", "http://127.0.0.1:1", "--rate", "1"], 1, "check the URL"),
+        (["deploy", "latest", "--target", "k8s"], 2, "no artifact under results"),
+        (["destroy", "nothing"], 2, "there is none at all"),
+        (["pln"], 2, "did you mean plan"),
     ],
 )
 def test_bad_input_is_a_short_error_with_the_right_exit_code(
@@ -102,6 +106,45 @@ def test_bad_input_is_a_short_error_with_the_right_exit_code(
     done = hgpu(*words)
     assert done.returncode == code, done.stderr
     assert text in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
+    """`hgpu gpus | head -1` with pipefail must not look like exit code 1."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", "input(); from hgpu.cli import main; main()", "gpus"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert program.stdout is not None
+    program.stdout.close()
+    program.stdout = None
+    assert program.communicate("go\n", timeout=60) == (None, "")
+    assert program.returncode == 141
+
+
+def test_a_terminal_that_has_no_unicode_is_printed_to(hgpu: Run) -> None:
+    done = hgpu("show", "no\u2264thing", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2 and "no artifact 'no?thing'" in done.stderr
+    done = hgpu("plan", "--help", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_says_that_work_is_kept(tmp_path: Path) -> None:
+    """Typer catches Ctrl-C itself, and says nothing."""
+    script = """
+import sys
+from hgpu.cli import main
+class Interrupted:
+    def __iter__(self):
+        raise KeyboardInterrupt
+sys.stdin, sys.argv = Interrupted(), ["hgpu", "doctor", "--replay", "-"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (130, "interrupted; finished work is kept\n")
 
 
 def test_init_does_not_overwrite(hgpu: Run, tmp_path: Path) -> None:
@@ -142,5 +185,6 @@ def test_profile_and_fit_without_an_engine_are_estimates_end_to_end(hgpu: Run, t
     assert made["latency"]["provenance"] == "estimated"
     assert (tmp_path / made["path"] / "fit.png").read_bytes().startswith(b"\x89PNG")
     assert "L4" in hgpu("show", "latest").stdout
+    assert "KV tokens" in hgpu("show", row["digest"][:12]).stdout
     refused = hgpu("profile", "spec.yaml", "--profiler", "vllm", "--gpu", "L4")
     assert refused.returncode == 2 and "isn't attached here" in refused.stderr

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,17 @@ def test_a_sweep_plans_every_combination(hgpu: Run, tmp_path: Path) -> None:
     assert all(costs[rate, 120] <= costs[rate, 40] for rate in (1, 2, 4))
 
 
+def test_a_plan_says_what_a_million_tokens_and_a_month_cost(hgpu: Run, tmp_path: Path) -> None:
+    path = spec(hgpu, tmp_path, ("lengths: chat", "lengths: fixed:300x100"), ("rate_rps: 4", "rate_rps: 10"))
+    plan = json.loads(hgpu("plan", path, "--json").stdout)
+    per_second = plan["cost_usd_per_hour"] / 3600
+    assert plan["usd_per_million_output_tokens"] == pytest.approx(per_second / (10 * 100) * 1e6)
+    assert plan["usd_per_million_tokens"] == pytest.approx(per_second / (10 * 400) * 1e6)
+    shown = hgpu("show", "latest", "--kind", "plan").stdout
+    assert f"{plan['cost_usd_per_hour'] * 730:,.0f} USD a month" in shown
+    assert "as cheap as the best single type" in shown  # one type is all it rents
+
+
 def test_a_melange_file_gives_the_same_document(hgpu: Run, tmp_path: Path) -> None:
     path = tmp_path / "toy.json"
     path.write_text(json.dumps(TOY))
@@ -84,9 +96,56 @@ def test_an_impossible_objective_is_answered_by_the_reason_and_exit_3(hgpu: Run,
     assert done.returncode == 3
     lines = done.stderr.strip().splitlines()[-3:]
     assert [line.split(":")[0] for line in lines] == ["error", "why", "fix"]
-    assert "above 1 ms" in lines[1] and "slo.tpot_ms above" in lines[2] and "H100-SXM" in lines[2]
+    assert "above 1 ms" in lines[1] and "slo.tpot_ms to" in lines[2] and "H100-SXM" in lines[2]
     assert json.loads(done.stdout)["status"] == "infeasible"
     assert "Traceback" not in done.stderr
+
+
+def test_the_objectives_that_an_error_proposes_can_be_planned(hgpu: Run, tmp_path: Path) -> None:
+    """It must hold for all buckets at once: of the first that can't be served, others may ask for more."""
+    done = hgpu(
+        "plan", spec(hgpu, tmp_path, ("tpot_ms: 120", "tpot_ms: 8"), ("ttft_ms: 2000", "ttft_ms: 10"))
+    )
+    assert done.returncode == 3
+    tpot, ttft = re.findall(r"slo\.\w+_ms to ([0-9.]+)", done.stderr)
+    changes = (("tpot_ms: 120", f"tpot_ms: {tpot}"), ("ttft_ms: 2000", f"ttft_ms: {ttft}"))
+    assert hgpu("plan", spec(hgpu, tmp_path, *changes)).returncode == 0
+
+
+def test_a_context_that_is_too_short_is_answered_by_the_length_it_needs(hgpu: Run, tmp_path: Path) -> None:
+    long = ("lengths: chat", "lengths: fixed:9000x10")
+    done = hgpu("plan", spec(hgpu, tmp_path, long))
+    assert done.returncode == 3
+    assert done.stderr.strip().splitlines()[-1] == "fix: set engine.max_model_len to 9010 or more"
+    longer = ("max_model_len: 8192", "max_model_len: 9010")
+    assert hgpu("plan", spec(hgpu, tmp_path, long, longer)).returncode == 0
+
+
+def test_a_degree_that_vllm_cant_split_the_heads_by_is_never_planned(hgpu: Run, tmp_path: Path) -> None:
+    changes = (
+        ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B"),
+        ("tensor_parallel: [1]", "tensor_parallel: [4, 8]"),
+    )
+    plan = json.loads(hgpu("plan", spec(hgpu, tmp_path, *changes), "--json").stdout)
+    assert {row["tp"] for row in plan["allocation"]} == {4}
+    said = {row["point"]: row["reason"] for row in plan["forbidden"]}
+    assert "28 attention heads" in said["L4 tp8"]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--sweep", "rate=1,2", "--png", "sweep.txt"], "its name ends in none of"),
+        (["--sweep", "rate=1,2", "--png", "none/sweep.png"], "there is no folder"),
+        (["--png", "sweep.png"], "--png draws a sweep"),
+    ],
+)
+def test_a_picture_that_cant_be_drawn_is_refused_before_anything_is_planned(
+    hgpu: Run, tmp_path: Path, words: list[str], why: str
+) -> None:
+    done = hgpu("plan", spec(hgpu, tmp_path), *words)
+    assert done.returncode == 2 and why in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "results" / "plan").exists()
 
 
 def test_a_model_too_large_for_every_gpu_says_how_large(hgpu: Run, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_bad_input_is_answered_not_planned(hgpu: Run, tmp_path: Path) -> None:
         ({"limits": {"L4@mars": 1}}, 2, "unknown region"),
         ({"slo": {"tiers": [{"name": "a", "share": 0.5, "tpot_ms": 50}]}}, 2, "not 1"),
         ({"slo": {"tpot_ms": 50, "tiers": [{"name": "a", "share": 1, "tpot_ms": 50}]}}, 2, "for each tier"),
-        ({"budget_usd_per_hour": 0.01}, 3, "buys no machine"),
+        ({"budget_usd_per_hour": 0.01}, 3, "budget_usd_per_hour to 0.71"),
         ({"engine": {"max_model_len": 512}}, 3, "exceed max_model_len"),
         ({"workload": {"lengths": "fixed:9000x10", "rate_rps": 1}}, 3, "exceed max_model_len"),
     )

@@ -107,6 +107,14 @@ def test_a_log_without_faults_ends_in_exit_0(hgpu: Run, tmp_path: Path) -> None:
     assert done.returncode == 0 and "no symptom in" in done.stdout
 
 
+def test_an_empty_log_is_no_clean_bill_of_health(hgpu: Run, tmp_path: Path) -> None:
+    """`dmesg | hgpu doctor --replay -` where dmesg isn't permitted."""
+    log = tmp_path / "empty.log"
+    log.write_text("")
+    done = hgpu("doctor", "--replay", str(log))
+    assert done.returncode == 2 and "it is empty" in done.stderr and "no symptom" not in done.stdout
+
+
 def test_a_log_that_is_not_there_is_an_input_error(hgpu: Run) -> None:
     done = hgpu("doctor", "--replay", "nowhere")
     assert done.returncode == 2 and "can't read nowhere" in done.stderr

@@ -84,8 +84,23 @@ def test_a_budget_buys_as_much_of_the_mix_as_it_can() -> None:
     bought = solve(replace(case, budget_usd_per_hour=4.5))
     assert bought.served == pytest.approx(4 / 9, rel=1e-5) and bought.allocation.usd_per_hour == 4.0
     assert solve(replace(case, budget_usd_per_hour=18.0)).served == pytest.approx(2.0, rel=1e-5)
-    with pytest.raises(Infeasible, match="limits"):
+
+
+def test_a_budget_that_buys_nothing_names_the_least_that_buys_something() -> None:
+    columns = [column(offer("a", 1.013), 1.0, 0.5), column(offer("b", 0.2), 0.0, 9.0)]
+    case = problem((3.0, 3.0), columns)
+    with pytest.raises(Infeasible, match=r"0.5 USD/h buy nothing") as refused:
         solve(replace(case, budget_usd_per_hour=0.5))
+    assert "costs 1.01 USD/h" in refused.value.why and "budget_usd_per_hour to 1.02" in refused.value.fix
+    assert solve(replace(case, budget_usd_per_hour=1.02)).served > 0
+
+
+def test_where_limits_leave_a_budget_nothing_to_buy_the_limit_is_named() -> None:
+    none = Limit("gpus: 0", {0: 1.0}, at_most=0.0)
+    case = problem((3.0,), [column(offer("a", 1.0), 1.0)], none, budget_usd_per_hour=5.0)
+    with pytest.raises(Infeasible, match="limits") as refused:
+        solve(case)
+    assert "raise 'gpus: 0' to 3" in refused.value.fix
 
 
 @settings(max_examples=30, deadline=None)

@@ -41,6 +41,32 @@ def test_names_are_resolved_and_units_become_seconds(tmp_path: Path) -> None:
     assert service.workload.rate_rps == 4
 
 
+@pytest.mark.parametrize(
+    ("change", "place", "fix"),
+    [
+        (("tpot_ms", "tpt_ms"), "slo.tpt_ms", "tpot_ms"),
+        (("gpus:", "gpu:"), "bad gpu", "gpus"),
+        (("rate_rps", "rate_rqs"), "workload.rate_rqs", "rate_rps"),
+    ],
+)
+def test_a_key_that_is_spelled_wrong_is_told_the_nearest(
+    tmp_path: Path, change: tuple[str, str], place: str, fix: str
+) -> None:
+    """Also where the key that was meant is needed, and so is missing."""
+    with pytest.raises(InputError, match=place) as caught:
+        load_spec(write(tmp_path, SPEC.replace(*change)))
+    assert caught.value.why.startswith("there is no such key; known: ")
+    assert caught.value.fix.startswith(f"did you mean {fix}")
+
+
+def test_prices_that_are_too_old_name_the_age_that_would_do(tmp_path: Path) -> None:
+    text = SPEC + "offers: {max_price_age_days: 1}\n"
+    with pytest.raises(InputError, match="days old") as caught:
+        service_of(load_spec(write(tmp_path, text)))
+    days = caught.value.fix.split("allow ")[1].split()[0]
+    assert service_of(load_spec(write(tmp_path, text.replace("days: 1", f"days: {days}"))))
+
+
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, SPEC), {"slo.tpot_ms": 40, "workload.rate_rps": 9.0, "min_engines": 2})
     assert (spec.slo.tpot_ms, spec.workload.rate_rps, spec.min_engines) == (40, 9.0, 2)

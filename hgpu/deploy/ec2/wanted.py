@@ -54,7 +54,6 @@ def wanted_pools(plan: PlanPayload, options: Ec2Options) -> list[WantedPool]:
 
 
 def _wanted(plan: PlanPayload, row: AllocationRow, options: Ec2Options) -> WantedPool:
-    require_region(row.region)
     if row.market not in (Market.ON_DEMAND, Market.SPOT):
         raise InputError(
             f"pool '{row.pool}' is {row.market}",
@@ -62,6 +61,7 @@ def _wanted(plan: PlanPayload, row: AllocationRow, options: Ec2Options) -> Wante
             "plan with offers.markets: [on_demand, spot]",
         )
     body = launch_template(plan, row, options.render, user_data(plan, row, options.render))
+    require_region(row.region)  # after the check that it is a machine of AWS at all
     # RunInstances tags machines and volumes itself: each has a slot of its own.
     data = {key: value for key, value in body["LaunchTemplateData"].items() if key != "TagSpecifications"}
     if options.security_groups:

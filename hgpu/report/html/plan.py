@@ -21,7 +21,7 @@ from hgpu.report.html.blocks import (
 )
 from hgpu.report.html.draw import Bar, Series, bars, lines
 from hgpu.report.html.simulation import attainment_chart
-from hgpu.report.output import usd
+from hgpu.report.output import rps, usd
 from hgpu.report.plan import (
     allocation_table,
     baselines_table,
@@ -149,7 +149,7 @@ def _routing(payload: PlanPayload) -> Table:
     """Return buckets × pools, shaded by share; of very many buckets, the busiest."""
     pools = [row.pool for row in payload.allocation]
     shown, note = _busiest(payload.routing)
-    rows = [[row.bucket, row.tier, f"{row.rate_rps:.3f}", *_shares(row, pools)] for row in shown]
+    rows = [[row.bucket, row.tier, rps(row.rate_rps), *_shares(row, pools)] for row in shown]
     title = "Routing: share of each bucket's requests that each pool serves"
     heads = ["bucket, tokens", "tier", ">requests/s", *(f">{pool}" for pool in pools)]
     if not any(row.tier for row in shown):

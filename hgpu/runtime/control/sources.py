@@ -57,7 +57,11 @@ def _source(word: str, pools: Sequence[str]) -> Source:
         )
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"'{url}' is no URL of metrics", "", "give such as http://10.0.0.7:8000")
+        raise InputError(
+            f"'{url}' is no URL of metrics",
+            "it isn't http(s)://HOST[:PORT]",
+            "give such as http://10.0.0.7:8000",
+        )
     return Source(pool, url if parts.path.rstrip("/") else f"{url.rstrip('/')}/metrics")
 
 

@@ -167,6 +167,7 @@ def test_untrusted_regions_and_instance_types_are_refused(moto, tmp_path, region
     ("pools", "why"),
     [
         ([pool("l4", 1, offer="gcp/g2-standard-4")], "rents machines of AWS"),
+        ([pool("l4", 1, offer="gcp/g2-standard-4", region="us-central1")], "rents machines of AWS"),
         ([pool("l4", 1, market="reserved")], "on_demand and spot"),
         ([pool("l4", 1, pool="a.b"), pool("l40s", 1, pool="a-b")], "another pool's"),
         (
