@@ -72,7 +72,7 @@ def answer_text(payload: JobPayload) -> str:
 def choices_table(payload: JobPayload) -> Table:
     """Return the choice and its runners-up, the cheapest first."""
     rows = table(
-        "the choice, and what else keeps deadline and budget",
+        "the choice, and what else keeps all bounds",
         "",
         "method",
         "GPUs",
