@@ -135,9 +135,10 @@ def _refused(ways: Iterable[Way], unusable: Sequence[Unusable]) -> list[RefusedR
             f"{near.variant.name}, micro-batch {near.variant.micro_batch}: {near.short_bytes / GIB:.1f} GiB"
         )
         rows.append(RefusedRow(reason=f"too little memory on {gpu}", ways=len(lacking), nearest=nearest))
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Unusable]] = {}
     for row in unusable:
-        reasons.setdefault(row.reason, []).append(row.way)
+        reasons.setdefault(row.text, []).append(row)
     return rows + [
-        RefusedRow(reason=reason, ways=len(named), nearest=named[0]) for reason, named in reasons.items()
+        RefusedRow(reason=text, ways=len(named), nearest=min(named, key=lambda row: row.short_bytes).way)
+        for text, named in reasons.items()
     ]

@@ -83,9 +83,7 @@ def _limit(
 def _left(name: str, at_most: int, weights: Mapping[int, float], used: float) -> Limit:
     """Return a cap without what runs beside the services."""
     said = f", {used:g} of it used beside" if used else ""
-    return Limit(
-        f"{name}: {at_most}{said}", weights, max(0.0, at_most - used) if used else at_most, used=used
-    )
+    return Limit(f"{name}: {at_most}{said}", weights, max(0.0, at_most - used), used=used)
 
 
 def weight_of(what: str, offers: Sequence[Offer]) -> Weight:

@@ -1,5 +1,6 @@
 """From a YAML file to a checked spec, with errors that name the line."""
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,11 +51,13 @@ def load_any(path: Path, overrides: dict[str, Any] | None = None) -> AnySpec:
         return KINDS[kind].model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the spec"
+        place = ".".join(str(part) for part in first["loc"])
         line = _line_of(node, first["loc"])
         where = f"{path}, line {line}" if line else str(path)
         raise InputError(
-            f"{where}: bad {place}", first["msg"].removeprefix("Value error, "), _fix(first, kind)
+            f"{where}: bad {place}" if place else f"{where}: its fields don't fit together",
+            first["msg"].removeprefix("Value error, "),
+            _fix(first, kind),
         ) from error
 
 
@@ -63,12 +66,23 @@ def _fix(error: Any, kind: str) -> str:
         return f"remove it, or see `hgpu init {kind}` for the keys there are"
     if error["type"] == "missing":
         return f"add it; see `hgpu init {kind}` for an example"
-    return f"mend that field; `hgpu init {kind}` writes a commented example"
+    return f"mend that; `hgpu init {kind}` writes a commented example"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, with 1e8 as a number, as in YAML 1.2: PyYAML takes it for a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 
 def _parse(path: Path) -> yaml.Node | None:
     try:
-        return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"can't read spec {path}",
@@ -81,10 +95,36 @@ def _parse(path: Path) -> yaml.Node | None:
         raise InputError(
             f"{where}: not YAML", getattr(error, "problem", None) or str(error), "mend that line"
         ) from error
+    _refuse_twins(path, node)
+    return node
+
+
+def _refuse_twins(path: Path, node: yaml.Node | None) -> None:
+    """Raise InputError for a key that a mapping has twice: all but the last would be passed over."""
+    left, seen = [node], set[int]()  # anchors may lead back to where they are
+    while left:
+        node = left.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            left += node.value
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if str(key.value) in lines:
+                raise InputError(
+                    f"{path}, line {line}: {key.value} is given twice",
+                    f"line {lines[key.value]} has it, too, and one of them would be passed over",
+                    "keep one of them",
+                )
+            lines[str(key.value)] = line
+            left.append(value)
 
 
 def _document(path: Path, node: yaml.Node | None) -> dict[str, Any]:
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     document = loader.construct_document(node) if node is not None else None
     if not isinstance(document, dict):
         raise InputError(f"{path} is no spec", "it holds no mapping", "write one with `hgpu init serve`")

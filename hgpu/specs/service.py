@@ -31,8 +31,8 @@ class Service:
     how many engines must run at least, and `spare_machines` how many each pool can lose. At most
     `spot_share` of a bucket goes to spot machines, which are there `spot_availability` of the time.
     `files` are the inputs by their hashes. Where it is `routed_by_input`, requests of one input are shared
-    out alike whatever their output, which no router knows beforehand. Machines `beside` run something else, and
-    count against limits and supply.
+    out alike whatever their output, which no router knows beforehand. Machines `beside` it run something
+    else: they count against limits and supply.
     """
 
     model: ModelSpec

@@ -32,6 +32,12 @@ def test_a_single_value_is_a_list_of_one_and_a_repeated_one_counts_once(tmp_path
     assert (spec.checkpointing, spec.rank, spec.gpus) == ([True], [16, 8], ["L4"])
 
 
+@pytest.mark.parametrize("written", ["1e6", "1.0e6", "1E+6", "1_000_000"])
+def test_tokens_may_be_written_as_powers_of_ten(tmp_path: Path, written: str) -> None:
+    spec = load_kind(write(tmp_path, SPEC.replace("tokens: 1000000", f"tokens: {written}")), FinetuneSpec)
+    assert spec.tokens == 1_000_000
+
+
 def test_tokens_and_steps_say_the_same_length(tmp_path: Path) -> None:
     by_tokens = load_kind(write(tmp_path, SPEC), FinetuneSpec)
     assert (by_tokens.tokens_per_step, by_tokens.total_steps) == (8192, 123)  # ⌈1,000,000 / 8,192⌉
@@ -50,6 +56,11 @@ def test_tokens_and_steps_say_the_same_length(tmp_path: Path) -> None:
         (("batch: 8", "batch: 8\ndtype: fp8"), ["bf16, fp16, fp32"]),
         (("batch: 8", "batch: 8\nslo: {}"), ["line 6", "slo", "hgpu init finetune"]),
         (("batch: 8", "batch: 8\nhost: {cxl_cards: 2}"), ["line 6", "cxl_memory_gib"]),
+        (("batch: 8", "batch: 8\nbatch: 16"), ["line 6", "batch is given twice", "line 5"]),
+        (
+            ("batch: 8", "batch: 8\nhost: {cxl_cards: 0, cxl_cards: 0}"),
+            ["line 6", "is given twice"],
+        ),
     ],
 )
 def test_a_bad_spec_names_the_line_the_field_and_a_remedy(
@@ -65,7 +76,8 @@ def test_a_bad_spec_names_the_line_the_field_and_a_remedy(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("Qwen2.5-7B", "Qwen3-30B-A3B"), "routes tokens to experts"),
+        (("Qwen2.5-7B", "Qwen3-30B-A3B"), "routes each token to 8 of 128 experts"),
+        (("Qwen2.5-7B", "DeepSeek-V3"), "routes each token to 8 of 256 experts"),
         (("Qwen2.5-7B", "Meta-Llama-3.1-8B-Instruct-FP8"), "can't be trained in"),
         (("context: 1024", "context: 999999"), "its context is 131072"),
         (("method: lora", "method: lora\nrank: 1024"), "rank 1024 doesn't fit k_proj of 512 × 3584"),

@@ -41,6 +41,11 @@ def test_names_are_resolved_and_units_become_seconds(tmp_path: Path) -> None:
     assert service.workload.rate_rps == 4
 
 
+def test_an_anchor_that_leads_back_to_itself_is_no_endless_walk(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bad workload"):
+        load_spec(write(tmp_path, "kind: serve\nmodel: x\ngpus: &a [*a]\n"))
+
+
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, SPEC), {"slo.tpot_ms": 40, "workload.rate_rps": 9.0, "min_engines": 2})
     assert (spec.slo.tpot_ms, spec.workload.rate_rps, spec.min_engines) == (40, 9.0, 2)
