@@ -15,7 +15,7 @@ from hgpu.commands.beside import beside, rentals
 from hgpu.core.errors import InputError
 from hgpu.core.provenance import Provenance
 from hgpu.latency.memory_tiers import machine_tiers
-from hgpu.latency.training_select import KIND, select_activations
+from hgpu.latency.training_select import KIND, require_used, select_activations
 from hgpu.report.output import note
 from hgpu.solvers.job_plan import plan_jobs
 from hgpu.specs.finetune import FinetuneSpec
@@ -63,6 +63,8 @@ def plan_finetunes(asked: JobsAsked) -> list[Artifact[JobPayload]]:
         name: select_activations(asked.root, finetune, asked.refs, asked.estimate)
         for name, finetune in finetunes.items()
     }
+    if not asked.estimate:
+        require_used(asked.root, asked.refs, chosen.values())
     others = beside(asked.root, asked.beside)
     planned = plan_jobs(finetunes, chosen, rentals(others), asked.time_limit_s)
     if any(job.payload.activations.provenance is Provenance.ESTIMATED for job in planned):

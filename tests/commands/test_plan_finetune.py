@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from tests_types import Run
 
+from hgpu.artifacts.store import Draft, load, save
+from hgpu.catalog.models import load_model
+from hgpu.core.gpu import DType
+
 SPEC = """kind: finetune
 model: Llama-3.2-1B
 method: [lora, lamda]
@@ -98,6 +102,21 @@ def test_a_service_is_planned_beside_a_job_that_runs_and_the_job_is_in_its_linea
     other = hgpu("profile", "memory", "--sysfs", str(SYSFS), "--json")
     wrong = hgpu("plan", str(service), "--beside", json.loads(other.stdout)["digest"][:12])
     assert wrong.returncode != 0 and "is a memory" in wrong.stderr
+
+
+def test_named_activations_are_those_of_the_model_and_format_or_refused(hgpu: Run, spec: Path) -> None:
+    golden = load(Path(__file__).parents[1] / "artifacts" / "golden" / "activations.v1").payload
+    payload = golden.model_copy(update={"model": load_model("Qwen2.5-7B"), "dtype": DType.BF16})
+    measured = str(save(spec.parent / "results", Draft("activations", "qwen", payload)).path)
+    refused = hgpu("plan", str(spec), "--activations", measured)
+    assert refused.returncode == 2 and "of another model or format" in refused.stderr
+    assert "Qwen/Qwen2.5-7B in bf16" in refused.stderr
+    other = spec.with_name("other.yaml")
+    other.write_text(SPEC.replace("Llama-3.2-1B", "Qwen2.5-7B").replace("gpus: L4", "gpus: H100-SXM"))
+    both = hgpu("plan", str(spec), str(other), "--activations", measured, "--json")
+    assert both.returncode == 0, both.stderr
+    inputs = [hgpu("show", job["digest"][:12], "--lineage").stdout for job in json.loads(both.stdout)["jobs"]]
+    assert ["activations" in text for text in inputs] == [False, True]
 
 
 def test_a_job_is_planned_beside_another_job(hgpu: Run, spec: Path) -> None:
