@@ -6,6 +6,7 @@ fewer with it, and nothing gets slower.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 
 from hgpu.catalog.gpus import resolve_gpu
@@ -24,6 +25,7 @@ from hgpu.specs.finetune_job import GIGA, Finetune, HostUnknown
 
 GIB = 2**30
 ActivationsOf = Callable[[Variant], Activations]
+HeldOf = Callable[[Variant, float], tuple[Moment, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,18 @@ class Unusable:
 def ways_of(finetune: Finetune, activations_of: ActivationsOf) -> tuple[list[Way], list[Unusable]]:
     """Return the ways with what they lack, the cheapest first, and what can't be at all."""
     ways, unusable = [], list(_undivided(finetune))
+    training = training_of(finetune)
+
+    @cache
+    def held(variant: Variant, fixed: float) -> tuple[Moment, ...]:
+        """Return the moments of a variant, which are the same with every offer of a GPU type."""
+        passes = _accumulation(finetune, variant)
+        return moments(training, variant, activations_of(variant), accumulation=passes, fixed_bytes=fixed)
+
     variants = [list(group) for _, group in groupby(finetune.variants(), _but_micro_batch)]
     for offer in finetune.offers:
         for group in variants:
-            found = _best(finetune, offer, group, activations_of)
+            found = _best(finetune, offer, group, activations_of, held)
             if isinstance(found, Way):
                 ways.append(found)
             elif found is not None:
@@ -131,8 +141,12 @@ def _undivided(finetune: Finetune) -> Iterator[Unusable]:
                 yield Unusable(reason, copies, "choose one that does")
 
 
+def _accumulation(finetune: Finetune, variant: Variant) -> int:
+    return finetune.spec.batch // (variant.dp * variant.micro_batch)
+
+
 def _best(
-    finetune: Finetune, offer: Offer, group: list[Variant], activations_of: ActivationsOf
+    finetune: Finetune, offer: Offer, group: list[Variant], activations_of: ActivationsOf, held: HeldOf
 ) -> Way | Unusable | None:
     """Return the first of a variant's micro-batches that fits, or the last with what it lacks.
 
@@ -143,12 +157,15 @@ def _best(
     against = _reason_against(finetune, offer, group[0])
     if against is not None:
         return Unusable(against[0], f"{offer.name}, {group[0].name}", against[1])
-    way: Way | Unusable | None = None
+    gpu = resolve_gpu(offer.gpu)
     for variant in group:
-        way = _way(finetune, offer, variant, activations_of(variant))
-        if isinstance(way, Way) and not way.short_bytes:
+        placed = _placed(finetune, offer, variant)
+        found = held(variant, fixed_bytes(gpu, finetune.dtype))
+        if not isinstance(placed, Unusable) and peak(found).device_bytes <= gpu.memory_bytes:
             break
-    return way
+    if isinstance(placed, Unusable):
+        return placed
+    return _way(finetune, offer, variant, activations_of(variant), placed, found)
 
 
 def _has_gpus(offer: Offer, variant: Variant) -> bool:
@@ -178,27 +195,31 @@ def _reason_against(finetune: Finetune, offer: Offer, variant: Variant) -> tuple
     return None
 
 
-def _way(finetune: Finetune, offer: Offer, variant: Variant, activations: Activations) -> Way | Unusable:
+def _placed(finetune: Finetune, offer: Offer, variant: Variant) -> TierPlacement | Unusable | None:
+    """Return where an offloaded variant's tensors lie on the machine's host, None where all is on GPUs."""
+    if variant.offload is Offload.NONE:
+        return None
+    tiers = finetune.host_tiers(offer, variant.offload)
+    if isinstance(tiers, HostUnknown):
+        return Unusable(tiers.reason, f"{offer.name}, {variant.name}", tiers.fix)
+    tensors = host_tensors(training_of(finetune), variant)
+    try:
+        return latency_first(tensors, tiers)
+    except Infeasible as error:
+        return _host_short(offer, variant, tensors, tiers, error)
+
+
+def _way(
+    finetune: Finetune,
+    offer: Offer,
+    variant: Variant,
+    activations: Activations,
+    placement: TierPlacement | None,
+    found: tuple[Moment, ...],
+) -> Way:
     training, gpu = training_of(finetune), resolve_gpu(offer.gpu)
     machines = max(1, variant.gpus // offer.gpu_count)
-    accumulation = finetune.spec.batch // (variant.dp * variant.micro_batch)
-    placement = None
-    if variant.offload is not Offload.NONE:
-        tiers = finetune.host_tiers(offer, variant.offload)
-        if isinstance(tiers, HostUnknown):
-            return Unusable(tiers.reason, f"{offer.name}, {variant.name}", tiers.fix)
-        tensors = host_tensors(training, variant)
-        try:
-            placement = latency_first(tensors, tiers)
-        except Infeasible as error:
-            return _host_short(offer, variant, tensors, tiers, error)
-    found = moments(
-        training,
-        variant,
-        activations,
-        accumulation=accumulation,
-        fixed_bytes=fixed_bytes(gpu, finetune.dtype),
-    )
+    accumulation = _accumulation(finetune, variant)
     network = finetune.spec.host.network_gb_s
     hardware = hardware_of(gpu, finetune.dtype, machines, network * GIGA if network else None)
     step = optimizer_step(training, variant, activations, hardware, accumulation, placement)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hgpu.core.errors import Infeasible
 from hgpu.core.offer import Offer
@@ -120,34 +119,45 @@ def cheapest(jobs: Jobs, time_limit_s: float = 60.0) -> Chosen | None:
 
 def _least(jobs: Jobs, costs: Sequence[float], time_limit_s: float) -> Chosen | None:
     """Return the choice with the least sum of `costs`, None where none keeps the bounds."""
-    able = np.array([jobs.holds([number]) for number in range(len(jobs.options))])
-    matrix, variables = _matrix(jobs, np.array(costs), able)
+    shared = [bound for bound in jobs.bounds if len({jobs.options[n].job for n in bound.weights}) > 1]
+    able = _worth_choosing(jobs, costs, shared)
+    if {jobs.options[number].job for number in able} < set(jobs.names):
+        return None  # a job has nothing left
+    matrix = _matrix(jobs, np.array([costs[number] for number in able]), able, shared)
     answer = minimize(matrix, 0.0, time_limit_s)
     if answer.outcome is Outcome.INFEASIBLE:
         return None
-    picked = tuple(int(n) for n in np.flatnonzero(answer.values[variables] > 0.5))
+    picked = tuple(able[n] for n in np.flatnonzero(answer.values > 0.5))
     cost = sum(jobs.options[n].cost_usd for n in picked)
     return Chosen(picked, cost, matrix.variables, matrix.rows)
 
 
-def _matrix(jobs: Jobs, costs: Floats, able: NDArray[np.bool_]) -> tuple[Matrix, slice]:
-    """Build the program over all options, those that break a bound by themselves fixed at 0."""
-    matrix = Matrix()
-    least = sum(
-        costs[[n for n, option in enumerate(jobs.options) if option.job == name]].min() for name in jobs.names
-    )
-    scaled = costs * (SCALED / least if least else 1.0)
-    chosen = matrix.add_variables(len(jobs.options), cost=scaled, upper=able.astype(float), integer=True)
-    rows = {name: int(matrix.add_rows(1, lower=1.0, upper=1.0)[0]) for name in jobs.names}
+def _worth_choosing(jobs: Jobs, costs: Sequence[float], shared: Sequence[Bound]) -> list[int]:
+    """Return the options that keep all bounds alone, of each job the cheapest of those that take as much.
+
+    A bound of a lone job is kept by that; of options that cost the same the first stays.
+    """
+    best: dict[tuple[str, tuple[float, ...]], int] = {}
     for number, option in enumerate(jobs.options):
-        matrix.add_entries(rows[option.job], chosen[number], 1.0)
-    for bound in jobs.bounds:
-        if len({jobs.options[n].job for n in bound.weights}) > 1:  # a lone job's is kept by what is able
-            row = matrix.add_rows(1, upper=max(0.0, bound.at_most - bound.used))
-            for number, weight in bound.weights.items():
-                if able[number]:
-                    matrix.add_entries(row, chosen[number], weight)
-    return matrix, slice(0, len(jobs.options))
+        if jobs.holds([number]):
+            place = option.job, tuple(bound.weights.get(number, 0.0) for bound in shared)
+            if costs[number] < costs[best.setdefault(place, number)]:
+                best[place] = number
+    return sorted(best.values())
+
+
+def _matrix(jobs: Jobs, costs: Floats, able: Sequence[int], shared: Sequence[Bound]) -> Matrix:
+    """Build the program over some options, and the bounds that several jobs share."""
+    matrix = Matrix()
+    by_job = {name: [n for n, o in enumerate(able) if jobs.options[o].job == name] for name in jobs.names}
+    least = sum(costs[mine].min() for mine in by_job.values())
+    chosen = matrix.add_variables(len(able), costs * (SCALED / least if least else 1.0), 1.0, integer=True)
+    for mine in by_job.values():
+        matrix.add_entries(matrix.add_rows(1, lower=1.0, upper=1.0), chosen[mine], 1.0)
+    for bound in shared:
+        row = matrix.add_rows(1, upper=max(0.0, bound.at_most - bound.used))
+        matrix.add_entries(row, chosen, [bound.weights.get(number, 0.0) for number in able])
+    return matrix
 
 
 def _raise_infeasible(jobs: Jobs, time_limit_s: float) -> NoReturn:

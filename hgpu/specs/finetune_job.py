@@ -46,7 +46,9 @@ class Finetune:
     @property
     def name(self) -> str:
         """The model and how much it is trained, for titles and slugs."""
-        return f"{Path(self.spec.model).name} {self.spec.total_tokens / 1e6:.3g}M tokens"
+        tokens = self.spec.total_tokens
+        size = f"{tokens / 1e6:.3g}M" if tokens < 999.5e6 else f"{tokens / 1e9:.3g}B"
+        return f"{Path(self.spec.model).name} {size} tokens"
 
     def mixed(self, method: Method) -> bool:
         """Tell whether a method keeps weights and Adam states in fp32 and computes in 16 bits."""
