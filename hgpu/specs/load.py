@@ -1,6 +1,5 @@
 """From a YAML file to a checked spec, with errors that name the line."""
 
-import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,20 +68,9 @@ def _fix(error: Any, kind: str) -> str:
     return f"mend that; `hgpu init {kind}` writes a commented example"
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML, with 1e8 as a number, as in YAML 1.2: PyYAML takes it for a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
 def _parse(path: Path) -> yaml.Node | None:
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"can't read spec {path}",
@@ -124,7 +112,7 @@ def _refuse_twins(path: Path, node: yaml.Node | None) -> None:
 
 
 def _document(path: Path, node: yaml.Node | None) -> dict[str, Any]:
-    loader = _Loader("")
+    loader = yaml.SafeLoader("")
     document = loader.construct_document(node) if node is not None else None
     if not isinstance(document, dict):
         raise InputError(f"{path} is no spec", "it holds no mapping", "write one with `hgpu init serve`")

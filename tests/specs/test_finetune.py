@@ -38,6 +38,17 @@ def test_tokens_may_be_written_as_powers_of_ten(tmp_path: Path, written: str) ->
     assert spec.tokens == 1_000_000
 
 
+def test_a_digest_that_looks_like_a_power_of_ten_stays_a_digest(tmp_path: Path) -> None:
+    spec = load_kind(write(tmp_path, SPEC + "host: {profile: 12345e678901}\n"), FinetuneSpec)
+    assert spec.host.profile == "12345e678901"
+
+
+@pytest.mark.parametrize("written", ["1e999", "1.5e0", "nan", "1e-3"])
+def test_what_is_no_whole_number_is_no_count(tmp_path: Path, written: str) -> None:
+    with pytest.raises(InputError, match="line 6: bad tokens"):
+        load_any(write(tmp_path, SPEC.replace("tokens: 1000000", f"tokens: {written}")))
+
+
 def test_tokens_and_steps_say_the_same_length(tmp_path: Path) -> None:
     by_tokens = load_kind(write(tmp_path, SPEC), FinetuneSpec)
     assert (by_tokens.tokens_per_step, by_tokens.total_steps) == (8192, 123)  # ⌈1,000,000 / 8,192⌉
