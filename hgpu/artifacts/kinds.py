@@ -43,7 +43,7 @@ KINDS = {
         Kind("load", 1, LoadPayload),
         Kind("comparison", 1, ComparisonPayload),
         Kind("memory", 1, MemoryPayload),
-        Kind("tuning", 1, TuningPayload),
+        Kind("tuning", 2, TuningPayload),
         Kind("activations", 1, ActivationsPayload),
         Kind("job", 1, JobPayload),
     )

@@ -96,6 +96,11 @@ def _deployment_of_version_2(document: Document) -> Document:
     return {**document, "payload": {**document["payload"], "slots": slots}}
 
 
+def _tuning_of_version_1(document: Document) -> Document:
+    """Version 2 adds how many processes trained; there was one before it."""
+    return {**document, "payload": {**document["payload"], "processes": 1, "sharding": "none"}}
+
+
 # (kind, version it reads) -> a pure function that returns the document one version later
 UPGRADES: Mapping[tuple[str, int], Upgrade] = {
     ("profile", 1): _point_of_payload,
@@ -107,6 +112,7 @@ UPGRADES: Mapping[tuple[str, int], Upgrade] = {
     ("plan", 3): _plan_of_version_3,
     ("deployment", 1): _deployment_of_version_1,
     ("deployment", 2): _deployment_of_version_2,
+    ("tuning", 1): _tuning_of_version_1,
 }
 
 

@@ -1,5 +1,6 @@
 """`hgpu tune`: a fine-tune that really runs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,22 +21,31 @@ def tune(
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Fine-tune a model on this machine, on its GPU where there is one: full, LoRA or LaMDA.
+    """Fine-tune a model on this machine, on its GPUs where it has some: full, LoRA or LaMDA.
+
+    It starts a process for each of `data_parallel` devices. On several machines, call it on each with
+    HGPU_NODES, HGPU_NODE_RANK (from 0) and HGPU_LEADER_ADDRESS set.
 
     Run it again after any end, and it goes on from its last checkpoint to the same losses.
 
     Example: hgpu tune finetune.yaml --set method=lamda --set rank=32
     """
-    from hgpu.commands.tuning import overrides
+    from hgpu.commands.tuning import overrides, shown
     from hgpu.report.output import note, print_json
-    from hgpu.report.progress import progress_of
     from hgpu.report.tuning import print_tuning, tuning_json
     from hgpu.specs.finetune import FinetuneSpec
     from hgpu.specs.load import load_kind
     from hgpu.tuning.job import job_of
+    from hgpu.tuning.launch import ending_together, launch, starts_processes
+    from hgpu.tuning.ranks import joined
     from hgpu.tuning.run import tune as run
 
-    job = job_of(load_kind(spec, FinetuneSpec, overrides(put or [])))
-    with progress_of("tune") as progress:
-        artifact = run(job, results, progress, note)
-    print_json(tuning_json(artifact)) if json else print_tuning(artifact)
+    with ending_together():
+        job = job_of(load_kind(spec, FinetuneSpec, overrides(put or [])))
+        if starts_processes(job.data_parallel):
+            launch(sys.argv[1:], job.data_parallel)
+            return
+        with joined(job.data_parallel) as ranks, shown(ranks) as progress:
+            artifact = run(job, results, progress, note, ranks)
+        if artifact is not None:
+            print_json(tuning_json(artifact)) if json else print_tuning(artifact)

@@ -1,11 +1,14 @@
 """What `hgpu tune` reads from its options."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import yaml
 
 from hgpu.core.errors import InputError
+from hgpu.report.progress import Progress, progress_of
+from hgpu.tuning.ranks import Ranks
 
 
 def overrides(texts: Sequence[str]) -> dict[str, Any]:
@@ -23,3 +26,8 @@ def overrides(texts: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set {text}: no field and value", "it has no '='", "write --set method=lora")
     return found
+
+
+def shown(ranks: Ranks) -> AbstractContextManager[Progress]:
+    """Return how progress is shown: by the first of several processes alone."""
+    return progress_of("tune") if ranks.leads else nullcontext(lambda *_: None)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hgpu.core.gpu import DType
 from hgpu.core.provenance import Provenance
 
 
@@ -67,6 +68,17 @@ class Variant:
         if self.checkpointing:
             parts.append("checkpointed")
         return ", ".join(parts)
+
+
+def not_tuned(variant: Variant, dtype: DType) -> str:
+    """Return why `hgpu tune` doesn't run a variant; empty where it does."""
+    if variant.tp > 1:
+        return f"hgpu tune doesn't split layers over GPUs, and the plan does over {variant.tp}"
+    if variant.offload is not Offload.NONE:
+        return f"hgpu tune doesn't offload, and the plan does: {variant.offload}"
+    if dtype is DType.FP16:
+        return "hgpu tune doesn't train in fp16: it has no loss scaling"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

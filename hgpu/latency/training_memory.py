@@ -2,9 +2,9 @@
 
 A step's peak is at one of four moments: when the loss's gradient is made (everything saved, and the logits),
 in the backward pass of the last layer, in that of the first (all gradients there), or in the optimizer step.
-A full fine-tune in mixed precision is counted as torch's autocast on one GPU, by the 18P convention on
-several, and by 20P on the host where it is offloaded (`hgpu/latency/training_states.py`); adapters are in
-fp32, as PEFT makes them.
+A full fine-tune in mixed precision is counted as `hgpu tune` trains: torch's autocast in whole copies, FSDP2
+in sharded ones; by the 18P convention under tensor parallelism, and by 20P on the host where it is offloaded
+(`hgpu/latency/training_states.py`). Adapters are in fp32, as PEFT makes them, and whole on each GPU.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,13 @@ from hgpu.core.training import (
 from hgpu.core.training_tensors import TensorName, TrainingShape, TrainingTensor, offloaded_tensors
 from hgpu.latency.training_activations import inner_bytes
 from hgpu.latency.training_counts import frozen_count, lamda_count, lora_count
-from hgpu.latency.training_states import AUTOCAST_COPY_BYTES, Convention, StateBytes, state_bytes
+from hgpu.latency.training_states import (
+    AUTOCAST_COPY_BYTES,
+    BUCKET_BYTES,
+    Convention,
+    StateBytes,
+    state_bytes,
+)
 
 ITEMS = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
 HOST_ITEMS = {
@@ -84,7 +90,11 @@ class Training:
             return Convention.PAPER
         if self.element_bytes == 4 or not self.mixed:
             return Convention.PLAIN
-        return Convention.AUTOCAST if variant.gpus == 1 else Convention.DEEPSPEED
+        if variant.tp > 1:
+            return Convention.DEEPSPEED
+        return (
+            Convention.FSDP if variant.dp > 1 and variant.sharding is Sharding.ZERO3 else Convention.AUTOCAST
+        )
 
     def convention_text(self, variant: Variant) -> str:
         """Return how the states of a variant are counted, in words."""
@@ -150,6 +160,7 @@ def moments(
         kept = _kept(training, variant, terms, activations)
         device = _items(states, gradients, kept, logits, fixed_bytes)
         device["weights"] += _copies(training, variant)
+        device["gradients"] += _undivided(training, variant)
         found.append(Moment(name, device, host))
     step = _items(states, 1.0, 0.0, 0.0, fixed_bytes + _temporaries(training, variant))
     found.append(Moment("optimizer step", step, host))
@@ -184,11 +195,25 @@ def _device_states(training: Training, variant: Variant, frozen: bool = False) -
             return StateBytes(gathered, 0.0, 0.0)
         weights = gathered + extras + each.weights * trained
         return StateBytes(weights, each.gradients * trained, each.optimizer * trained)
-    frozen_bytes = training.element_bytes * training.model.total_params
-    base = extras + (0.0 if variant.method is Method.FULL else frozen_bytes)
-    weights = (base + each.weights * trained) / parts + (gathered if parts > variant.tp else 0.0)
-    copies = 2.0 if variant.dp > 1 and variant.sharding is Sharding.NONE else 1.0  # DDP's buckets
-    return StateBytes(weights, copies * each.gradients * trained / parts, each.optimizer * trained / parts)
+    gathered = gathered if parts > variant.tp else 0.0
+    if variant.method is Method.FULL:
+        weights = gathered + each.weights * trained / parts
+    else:  # whole adapters on parts of the frozen weights
+        frozen_bytes = training.element_bytes * training.model.total_params
+        weights = frozen_bytes / parts + gathered + (extras + each.weights * trained) / variant.tp
+        parts = variant.tp
+    gradients = each.gradients * trained / parts
+    if variant.dp > 1 and variant.sharding is Sharding.NONE:
+        gradients += min(BUCKET_BYTES, gradients)
+    return StateBytes(weights, gradients, each.optimizer * trained / parts)
+
+
+def _undivided(training: Training, variant: Variant) -> float:
+    """Return a layer's gradients before they are divided, as they are made and in fp32 to be summed."""
+    sharded = variant.dp > 1 and variant.sharding is Sharding.ZERO3 and variant.offload is Offload.NONE
+    if variant.method is not Method.FULL or not sharded:
+        return 0.0
+    return (training.element_bytes + 4.0) * training.largest_layer_params / variant.tp
 
 
 def _copies(training: Training, variant: Variant) -> float:

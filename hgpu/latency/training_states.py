@@ -6,12 +6,15 @@
   variance 12.
 - `autocast` (torch's, as `hgpu tune` uses it): fp32 weights 4, gradients 4, momentum and variance 8; and 2 of
   a copy in 16 bits, of matrices that are multiplied, while passes run. So 18 too, but in the passes alone.
+- `FSDP2` (torch's, as `hgpu tune` shards by it): fp32 weights 4, gradients 4, momentum and variance 8, all in
+  parts; what is gathered for a pass is in 16 bits.
 - `plain`: weights, gradients, momentum and variance, all in the model's own format (torch's AdamW).
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+BUCKET_BYTES = 64 * 2**20  # of gradients that `hgpu tune` sends in one message
 AUTOCAST_COPY_BYTES = 2.0  # of each parameter that is multiplied, while passes run
 BUFFER_FACTOR = 1.5  # DeepSpeed's `additional_buffer_factor`, for pinned and staging buffers
 
@@ -22,6 +25,7 @@ class Convention(StrEnum):
     PAPER = "20P"
     DEEPSPEED = "18P"
     AUTOCAST = "autocast"
+    FSDP = "FSDP2"
     PLAIN = "plain"
 
 
@@ -45,7 +49,7 @@ def state_bytes(convention: Convention, element_bytes: float = 2.0) -> StateByte
         return StateBytes(2.0, 2.0 + 4.0, 12.0)
     if convention is Convention.DEEPSPEED:
         return StateBytes(2.0, 4.0, 12.0)
-    if convention is Convention.AUTOCAST:
+    if convention in (Convention.AUTOCAST, Convention.FSDP):
         return StateBytes(4.0, 4.0, 8.0)
     return StateBytes(element_bytes, element_bytes, 2 * element_bytes)
 

@@ -210,7 +210,8 @@ def _optimizer(
         seconds = optimizer_tier_s(placement)
         pairs = zip(placement.tiers, seconds, strict=True)
         return {f"{OPTIMIZER} on {tier.name}": s for tier, s in pairs if s}
-    parts = variant.tp * (variant.dp if variant.sharding is Sharding.ZERO3 else 1)
+    sharded = variant.sharding is Sharding.ZERO3 and variant.method is Method.FULL
+    parts = variant.tp * (variant.dp if sharded else 1)
     copy = COPY_BYTES if training.element_bytes == 2 and variant.method is Method.FULL else 0.0
     size = training.count(variant).mean * (OPTIMIZER_BYTES + copy) / parts
     return {f"{OPTIMIZER} on GPU": size / hardware.memory_bytes_per_s}

@@ -15,9 +15,10 @@ from typing import Any, TextIO
 from hgpu.core.errors import EngineError, HgpuError, InputError
 from hgpu.profilers import vllm_host
 from hgpu.profilers.copy_speed import copy_speed, expert_bytes
+from hgpu.profilers.die_with import die_with
 from hgpu.profilers.experts import REPORT_FILE
 from hgpu.profilers.routing_hooks import RoutingRecorder
-from hgpu.profilers.vllm_worker import die_with, own_stdout, reason_of, say
+from hgpu.profilers.vllm_worker import own_stdout, reason_of, say
 
 
 def main(file: str) -> int:

@@ -5,10 +5,8 @@ profile. It dies with its parent. Events (`vllm_events`) go to the standard outp
 measurements to the journal, and whatever the engine prints to the standard error.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import traceback
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from hgpu.core.errors import EngineError, HgpuError
 from hgpu.profilers import vllm_host
 from hgpu.profilers.design import Script
+from hgpu.profilers.die_with import die_with
 from hgpu.profilers.journal import Header, Run, Skip, append, read
 from hgpu.profilers.refine import next_run
 from hgpu.profilers.telemetry import Sampler, sampling
@@ -27,7 +26,6 @@ from hgpu.profilers.vllm_play import played
 if TYPE_CHECKING:
     from hgpu.profilers.vllm_engine import TimedEngine
 
-PR_SET_PDEATHSIG = 1
 REASON_LENGTH = 300
 
 
@@ -67,14 +65,6 @@ def main(file: str) -> int:
         return 1
     say(events, {"finished": True})
     return 0
-
-
-def die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent dies; exit if that has happened."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        sys.exit(1)
 
 
 def measure(job: WorkerJob, events: TextIO) -> None:

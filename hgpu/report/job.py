@@ -8,6 +8,7 @@ from rich.table import Table
 from hgpu.artifacts.payloads.activations import ActivationsPayload
 from hgpu.artifacts.payloads.job import JobChoice, JobPayload
 from hgpu.artifacts.store import Artifact
+from hgpu.core.training import not_tuned
 from hgpu.report.output import console, table, usd
 
 GIB = 2**30
@@ -44,6 +45,7 @@ def print_job(artifact: Artifact[JobPayload]) -> None:
             out.print(rows)
     out.print(f"\n{counts_text(payload)}", markup=False, soft_wrap=True)
     out.print(source_text(payload), markup=False, soft_wrap=True)
+    out.print(run_text(payload), markup=False, soft_wrap=True)
     out.print(f"\njob {artifact.short}  {artifact.path}", soft_wrap=True)
 
 
@@ -181,6 +183,16 @@ def source_text(payload: JobPayload) -> str:
     return (
         f"states counted as {payload.convention}; activations {source.provenance}: {source.source}{error}; "
         f"step time estimated from data sheets{_gap_text(payload)}"
+    )
+
+
+def run_text(payload: JobPayload) -> str:
+    """Return what runs the choice."""
+    why = not_tuned(payload.choice.variant, payload.model.weight_dtype)
+    return (
+        f"{why}; hgpu deploy needs a --command for it"
+        if why
+        else "hgpu tune runs it, and hgpu deploy brings it there"
     )
 
 

@@ -15,7 +15,7 @@ def print_tuning(artifact: Artifact[TuningPayload]) -> None:
     payload, out = artifact.payload, console()
     out.print(
         f"[bold]{payload.model}[/bold], {payload.method}{_ranks(payload)}; {payload.steps} steps of "
-        f"{payload.batch} × {payload.context} tokens; measured",
+        f"{payload.batch} × {payload.context} tokens{_shared(payload)}; measured",
         soft_wrap=True,
     )
     rows = table("", "", ">first", ">last", ">change")
@@ -50,6 +50,12 @@ def _ranks(payload: TuningPayload) -> str:
     return f" of {said} on {len(payload.ranks)} layers"
 
 
+def _shared(payload: TuningPayload) -> str:
+    if payload.processes == 1:
+        return ""
+    return f" by {payload.processes} processes, sharding {payload.sharding}"
+
+
 def _change(before: float, after: float) -> str:
     return f"{100 * (after / before - 1):+.1f} %"
 
@@ -65,7 +71,8 @@ def _took(payload: TuningPayload) -> str:
     said = "memory isn't told by this system"
     if memory.peak_bytes is not None:
         before = memory.before_bytes or 0
-        said = f"{memory.of} memory {_mib(memory.peak_bytes)} at most, {_mib(before)} before the model"
+        each = " in any process" if payload.processes > 1 else ""
+        said = f"{memory.of} memory {_mib(memory.peak_bytes)} at most{each}, {_mib(before)} before the model"
     again = f", in {payload.resumes + 1} parts" if payload.resumes else ""
     return f"{payload.seconds:,.1f} s in steps{again}; {payload.tokens_per_s:,.0f} tokens/s; {said}"
 

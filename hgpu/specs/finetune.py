@@ -57,7 +57,8 @@ class FinetuneSpec(Strict):
     """A fine-tune to plan, and to run with `hgpu tune`.
 
     - `method`, `rank`, `offload`, `checkpointing`, `micro_batch`, `sharding`, degrees and `gpus`: their
-      variants compete; where no `gpus` are given, those of all offers do;
+      variants compete; where no `gpus` are given, those of all offers do, and where no `sharding` is, plans
+      try both and `hgpu tune` keeps copies whole;
     - `context`: tokens of a sequence; `batch`: sequences of an optimizer step over all GPUs; `micro_batch`:
       those of one pass on one GPU (where none is given, the plan chooses); `tokens` or `steps`: how long;
     - `precision`: mixed keeps fp32 master weights, gradients and Adam states in a full fine-tune in 16 bits,

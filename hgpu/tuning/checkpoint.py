@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from hgpu.artifacts.durable import sync_file, sync_folder
 from hgpu.core.errors import HgpuError, InputError
 from hgpu.tuning.methods import set_trained_state, trained_state
+from hgpu.tuning.ranks import Ranks
+from hgpu.tuning.sharded import gathered, part_like
 
 WEIGHTS, OPTIMIZER, RANDOM = "weights.", "optimizer.", "random."
 Parts = dict[str, Tensor]
@@ -33,16 +35,24 @@ class Course:
     resumes: int = 0
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, course: Course) -> None:
-    """Replace the checkpoint at `path`, synced to the disk. Raises HgpuError where the disk refuses."""
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, course: Course, ranks: Ranks
+) -> None:
+    """Replace the checkpoint at `path`, synced to the disk; the leader writes what all hold.
+
+    Raises HgpuError where the disk refuses.
+    """
     parts = {WEIGHTS + name: tensor for name, tensor in trained_state(model).items()}
     for number, state in optimizer.state_dict()["state"].items():
         parts |= {f"{OPTIMIZER}{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    generators = [
-        torch.get_rng_state(),
-        *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()),
-    ]
+    generators = [states for kind in _generators() for states in ranks.rows(kind)]
     parts |= {f"{RANDOM}{number}": state for number, state in enumerate(generators)}
+    whole = {name: gathered(tensor, ranks) for name, tensor in parts.items()}
+    if ranks.leads:
+        _write(path, whole, course)
+
+
+def _write(path: Path, parts: Parts, course: Course) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
@@ -59,22 +69,42 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         ) from error
 
 
-def read_checkpoint(path: Path) -> tuple[Course, Parts]:
-    """Return how far a checkpoint got, and its tensors for `restore`; InputError where it is damaged."""
+def _generators() -> list[Tensor]:
+    """Return the states of the CPU's and the current GPU's random numbers."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+
+
+def read_checkpoint(path: Path | None, ranks: Ranks) -> tuple[Course, Parts | None]:
+    """Return how far a checkpoint got, and its tensors for `restore`; a fresh start where there is none.
+
+    The leader reads it for all, as other machines may not see its disk; the others' tensors are None.
+    Raises InputError where it is damaged.
+    """
+    found = _read(path) if ranks.leads and path and path.exists() else None
+    course: Course | None = ranks.told(found and found[0])
+    if course is None:
+        return Course(), None
+    course.resumes += 1
+    return course, found[1] if found else {}
+
+
+def _read(path: Path) -> tuple[Course, Parts]:
     try:
         with safe_open(path, framework="pt") as file:
             course = Course(**json.loads(file.metadata()["course"]))
-        parts = load_file(path)
+        return course, load_file(path)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"the checkpoint {path} is damaged", str(error), "delete it to start anew"
         ) from error
-    course.resumes += 1
-    return course, parts
 
 
-def restore(parts: Parts, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights, optimizer and random numbers back as they were."""
+def restore(parts: Parts, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+    """Put weights, optimizer and random numbers back as they were; `parts` are the leader's."""
+    like = {WEIGHTS + name: tensor for name, tensor in trained_state(model).items()}
+    for place, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        like |= {f"{OPTIMIZER}{place}.{name}": parameter for name in ("exp_avg", "exp_avg_sq")}
+    parts = ranks.sent(parts, lambda name, tensor: part_like(like, name, tensor))
     set_trained_state(model, _under(WEIGHTS, parts))
     fresh = optimizer.state_dict()
     for name, tensor in _under(OPTIMIZER, parts).items():
@@ -82,9 +112,9 @@ def restore(parts: Parts, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         fresh["state"].setdefault(int(number), {})[field_name] = tensor
     optimizer.load_state_dict(fresh)
     generators = [state for _, state in sorted(_under(RANDOM, parts).items(), key=lambda item: int(item[0]))]
-    torch.set_rng_state(generators[0])
-    if len(generators) > 1 and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(generators[1:])
+    torch.set_rng_state(generators[ranks.number])
+    if len(generators) > ranks.count and torch.cuda.is_available():
+        torch.cuda.set_rng_state(generators[ranks.count + ranks.number])
 
 
 def _under(prefix: str, parts: Parts) -> Parts:

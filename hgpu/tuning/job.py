@@ -8,6 +8,7 @@ from typing import TypeVar
 from hgpu.artifacts.digest import digest_of, file_digest
 from hgpu.core.errors import InputError
 from hgpu.core.gpu import DType
+from hgpu.core.training import Sharding
 from hgpu.specs.finetune import FinetuneSpec, Method, Offload
 from hgpu.tuning.dataset import data_files
 
@@ -17,7 +18,7 @@ TRAINED = (DType.BF16, DType.FP32)
 
 @dataclass(frozen=True, slots=True)
 class TuneJob:
-    """A fine-tune on one device; the fields are those of FinetuneSpec, each with one value."""
+    """A fine-tune; the fields are those of FinetuneSpec, each with one value."""
 
     model: str
     dtype: DType | None
@@ -39,17 +40,21 @@ class TuneJob:
     warmup_steps: int
     seed: int
     save_every_steps: int
+    data_parallel: int = 1
+    sharding: Sharding = Sharding.NONE
 
     def key(self) -> str:
         """Return the digest of everything that the result depends on: the job, its data and its weights.
 
-        Weights are told apart by name, size and time of their files, as hashing them takes long.
+        Weights are told apart by name, size and time of their files, as hashing them takes long. On one
+        device the number of devices isn't in it, so that checkpoints of before there could be more count on.
         """
         model = Path(self.model)
         weights = sorted(model.iterdir()) if model.is_dir() else []
+        alone = ("data_parallel", "sharding") if self.data_parallel == 1 else ()
         return digest_of(
             {
-                "job": asdict(self),
+                "job": {name: value for name, value in asdict(self).items() if name not in alone},
                 "data": [[path.name, file_digest(path)] for path in data_files(self.data)],
                 "weights": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in weights],
             }
@@ -68,20 +73,15 @@ def job_of(spec: FinetuneSpec) -> TuneJob:
     if _one("offload", spec.offload) is not Offload.NONE:
         raise InputError(
             "hgpu tune doesn't offload",
-            f"the spec says offload: {spec.offload[0]}; plans can, a run here keeps all on one device",
+            f"the spec says offload: {spec.offload[0]}; plans can, a run here keeps all on its devices",
             "--set offload=none",
         )
     if spec.dtype is not None and spec.dtype not in TRAINED:
         raise InputError(
             f"hgpu tune doesn't train in {spec.dtype}", "it has no loss scaling", "use bf16 or fp32"
         )
-    rank, micro_batch = _one("rank", spec.rank), _one("micro_batch", spec.micro_batch or [spec.batch])
-    if spec.batch % micro_batch:
-        raise InputError(
-            f"a batch of {spec.batch} isn't made of passes of {micro_batch}",
-            "each pass has the same number of sequences",
-            "choose a micro_batch that divides batch",
-        )
+    rank, copies = _one("rank", spec.rank), _copies(spec)
+    micro_batch = _micro_batch(spec, copies)
     return TuneJob(
         model=spec.model,
         dtype=spec.dtype,
@@ -103,7 +103,45 @@ def job_of(spec: FinetuneSpec) -> TuneJob:
         warmup_steps=spec.warmup_steps,
         seed=spec.seed,
         save_every_steps=spec.save_every_steps or max(1, spec.total_steps // SAVES),
+        data_parallel=copies,
+        sharding=_sharding(spec, copies),
     )
+
+
+def _copies(spec: FinetuneSpec) -> int:
+    """Return the copies of the model that share a batch, a device each."""
+    if (parallel := _one("tensor_parallel", spec.tensor_parallel)) != 1:
+        raise InputError(
+            f"hgpu tune doesn't split layers over {parallel} devices",
+            "each of its processes computes whole layers on a device of its own",
+            "--set tensor_parallel=1, with data_parallel for more devices",
+        )
+    return _one("data_parallel", spec.data_parallel)
+
+
+def _micro_batch(spec: FinetuneSpec, copies: int) -> int:
+    if spec.batch % copies:
+        raise InputError(
+            f"a batch of {spec.batch} can't be shared by {copies} devices",
+            "each trains on the same number of sequences",
+            "choose a data_parallel that divides batch",
+        )
+    micro_batch = _one("micro_batch", spec.micro_batch or [spec.batch // copies])
+    if spec.batch // copies % micro_batch:
+        share = f" share of {spec.batch // copies} of the" if copies > 1 else ""
+        raise InputError(
+            f"a{share} batch of {spec.batch} isn't made of passes of {micro_batch}",
+            "each pass has the same number of sequences",
+            f"choose a micro_batch that divides {spec.batch // copies}",
+        )
+    return micro_batch
+
+
+def _sharding(spec: FinetuneSpec, copies: int) -> Sharding:
+    """Return how several copies are kept: whole where the spec doesn't say, which a plan would choose."""
+    if copies == 1 or "sharding" not in spec.model_fields_set:
+        return Sharding.NONE
+    return _one("sharding", spec.sharding)
 
 
 def _one(name: str, values: Sequence[T]) -> T:

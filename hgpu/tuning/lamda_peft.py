@@ -82,12 +82,17 @@ class LamdaLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # torch and 
         check_rank(rank, weight.shape, key)
         out, inner = weight.shape
         factors = LamdaFactors(rank, inner, out, device=weight.device, dtype=torch.float32)
-        if not factors.s.is_meta:  # what is about to be loaded needs no start
-            values = weight.detach().float().cpu().numpy()
-            factors.start(decompose(values, rank, Init(config.init), config.svd_iterations))
         self.lamda_factors[adapter] = factors
+        if not factors.s.is_meta:  # what is about to be loaded needs no start
+            self.start(adapter, config)
         self.rank[adapter] = rank
         self.set_adapter(self.active_adapters)
+
+    def start(self, adapter: str, config: LamdaConfig) -> None:
+        """Give an adapter the singular vectors of the weight."""
+        factors = self.lamda_factors[adapter]
+        values = self.get_base_layer().weight.detach().float().cpu().numpy()
+        factors.start(decompose(values, factors.rank, Init(config.init), config.svd_iterations))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return what the base and the active adapters make of x."""

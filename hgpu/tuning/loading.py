@@ -5,7 +5,7 @@ from typing import Any
 
 from hgpu.core.errors import InputError
 from hgpu.core.gpu import DType
-from hgpu.specs.finetune import Method
+from hgpu.core.training import Method, Sharding
 from hgpu.tuning.dataset import Sequences, pack, read_documents
 from hgpu.tuning.job import TRAINED, TuneJob
 
@@ -57,7 +57,9 @@ def load_sequences(job: TuneJob) -> Sequences:
 
 
 def load_model(job: TuneJob, device: str) -> Any:
-    """Return the model on the device, in fp32 where training is mixed, else in the job's format.
+    """Return the model on the device, or on the CPU where it will be sharded, as one device may not hold it.
+
+    It is in fp32 where training is mixed, else in the job's format.
 
     Raises InputError where it can't be loaded, or some of its weights are missing.
     """
@@ -75,7 +77,8 @@ def load_model(job: TuneJob, device: str) -> Any:
             f"it has no {', '.join(missing[:3])}{' and others' if missing[3:] else ''}",
             "give a model whose weights are all there",
         )
-    model.to(device)
+    if job.sharding is Sharding.NONE:
+        model.to(device)
     if job.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model

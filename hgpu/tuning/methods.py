@@ -11,7 +11,8 @@ from hgpu.core.errors import UnknownName
 from hgpu.specs.finetune import Method
 from hgpu.tuning.job import TuneJob
 from hgpu.tuning.lamda import allocate_ranks, check_rank
-from hgpu.tuning.lamda_peft import LamdaConfig
+from hgpu.tuning.lamda_peft import LamdaConfig, LamdaLayer
+from hgpu.tuning.ranks import ALONE, Ranks
 
 
 def targeted(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
@@ -31,29 +32,48 @@ def targeted(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]
     return found
 
 
-def spectral_ranks(layers: dict[str, nn.Linear], mean_rank: float) -> dict[str, int]:
+def spectral_ranks(layers: dict[str, nn.Linear], mean_rank: float, ranks: Ranks = ALONE) -> dict[str, int]:
     """Return LaMDA++'s rank of each layer, from the singular values of its weight."""
+    mine = list(layers.items())[ranks.number :: ranks.count]
     spectra = {
         name: np.linalg.svd(layer.weight.detach().float().cpu().numpy(), compute_uv=False)
-        for name, layer in layers.items()
+        for name, layer in mine
     }
-    return allocate_ranks(spectra, mean_rank)
+    return allocate_ranks(ranks.united(spectra), mean_rank)
 
 
-def adapt(model: nn.Module, job: TuneJob) -> tuple[nn.Module, dict[str, int]]:
+def adapt(model: nn.Module, job: TuneJob, ranks: Ranks = ALONE) -> tuple[nn.Module, dict[str, int]]:
     """Return the model to train and the rank of each adapted layer (none for a full fine-tune).
 
-    Raises UnknownName and InputError where targets or ranks don't fit the model.
+    Several processes decompose some of the weights each. Raises UnknownName and InputError where targets or
+    ranks don't fit the model.
     """
     if job.method is Method.FULL:
         return model, {}
     layers = targeted(model, job.targets)
-    ranks = dict.fromkeys(layers, job.rank)
+    chosen = dict.fromkeys(layers, job.rank)
     if job.rank_allocation == "energy":
-        ranks = spectral_ranks(layers, job.rank)
+        chosen = spectral_ranks(layers, job.rank, ranks)
     for name, layer in layers.items():
-        check_rank(ranks[name], layer.weight.shape, name)
-    return get_peft_model(model, _config(job, ranks)), ranks
+        check_rank(chosen[name], layer.weight.shape, name)
+    config = _config(job, chosen)
+    shared = job.method is Method.LAMDA and ranks.count > 1
+    adapted = get_peft_model(model, config, low_cpu_mem_usage=shared)  # leaves out all decompositions
+    if shared:
+        _decompose(adapted, config, ranks)
+    return adapted, chosen
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _decompose(model: PeftModel, config: LamdaConfig, ranks: Ranks) -> None:
+    """Start all factors: each process decomposes its share of the weights, and tells the others."""
+    layers = [module for module in model.modules() if isinstance(module, LamdaLayer)]
+    for layer in layers:
+        layer.lamda_factors["default"].to_empty(device=layer.get_base_layer().weight.device)
+    for layer in layers[ranks.number :: ranks.count]:
+        layer.start("default", config)
+    for number, layer in enumerate(layers):
+        ranks.spread(layer.lamda_factors["default"].state_dict().values(), number % ranks.count)
 
 
 def _config(job: TuneJob, ranks: dict[str, int]) -> LoraConfig | LamdaConfig:
@@ -69,7 +89,8 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """Return what training changes: the adapter, or the whole model (tied tensors once)."""
     if isinstance(model, PeftModel):
         return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
-    return dict({tensor.data_ptr(): (name, tensor) for name, tensor in model.state_dict().items()}.values())
+    once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in once}
 
 
 def set_trained_state(model: nn.Module, state: dict[str, Any]) -> None:

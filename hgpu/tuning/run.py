@@ -20,6 +20,7 @@ from hgpu.profilers.vllm_host import driver_and_machine
 from hgpu.tuning.dataset import Sequences, data_files
 from hgpu.tuning.job import TuneJob
 from hgpu.tuning.peak_memory import DEVICE, PROCESS, held_bytes
+from hgpu.tuning.ranks import ALONE, Ranks, device
 from hgpu.tuning.weights import save_weights
 
 if TYPE_CHECKING:
@@ -40,18 +41,24 @@ def require_packages() -> None:
         )
 
 
-def tune(job: TuneJob, root: Path, progress: Progress, say: Say) -> Artifact[TuningPayload]:
+def tune(
+    job: TuneJob, root: Path, progress: Progress, say: Say, ranks: Ranks = ALONE
+) -> Artifact[TuningPayload] | None:
     """Run a fine-tune, or go on with one that was ended, and return its artifact under `root`.
 
-    The checkpoint lies in `root`/journal, the weights come to `root`/tuned. Raises InputError where job, data
-    and model don't fit, EngineError where a package is missing, HgpuError where training fails.
+    The checkpoint lies in `root`/journal, the weights come to `root`/tuned; of several processes the leader
+    alone writes, and the others return None. Raises InputError where job, data and model don't fit,
+    EngineError where a package is missing, HgpuError where training fails.
     """
     require_packages()
     folder = root / "journal" / f"tuning-{job.key()[:12]}"
+    checkpoint = folder / "checkpoint.safetensors"
+    if not ranks.leads:
+        return _tuned(job, root, checkpoint, lambda *_: None, lambda _: None, ranks)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):
-            artifact = _tuned(job, root, folder / "checkpoint.safetensors", progress, say)
+            artifact = _tuned(job, root, checkpoint, progress, say, ranks)
     except Timeout as error:
         raise InputError(
             "this fine-tune is already running", f"another process holds {folder}", "wait for it to end"
@@ -61,34 +68,43 @@ def tune(job: TuneJob, root: Path, progress: Progress, say: Say) -> Artifact[Tun
 
 
 def _tuned(
-    job: TuneJob, root: Path, checkpoint: Path, progress: Progress, say: Say
-) -> Artifact[TuningPayload]:
+    job: TuneJob, root: Path, checkpoint: Path, progress: Progress, say: Say, ranks: Ranks
+) -> Artifact[TuningPayload] | None:
     import torch
 
     from hgpu.tuning.loading import load_model, load_sequences, with_dtype
-    from hgpu.tuning.methods import adapt
+    from hgpu.tuning.methods import adapt, trained_state
+    from hgpu.tuning.sharded import gathered, shard
     from hgpu.tuning.train import mean_loss, train
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     job = with_dtype(job)
     sequences = load_sequences(job)
-    before = held_bytes(device)
+    before = held_bytes(device())
     torch.manual_seed(job.seed)
-    plain = load_model(job, device)
+    plain = load_model(job, device())
     of_model = plain.num_parameters()
-    model, ranks = adapt(plain, job)
-    if checkpoint.exists():
+    model, adapted = adapt(plain, job, ranks)
+    shard(model, plain, job, ranks)
+    ranks.spread(trained_state(model).values())  # as DDP does: all begin with the same, whatever they loaded
+    if not ranks.leads:
+        torch.manual_seed(job.seed + ranks.number)  # each drops out other activations
+    if ranks.leads and checkpoint.exists():
         say(f"going on from {checkpoint}")
-    course = train(model, job, sequences, checkpoint, progress)
-    after = mean_loss(model, job, sequences.held_out) if len(sequences.held_out) else None
+    course = train(model, job, sequences, checkpoint, progress, ranks)
+    after = mean_loss(model, job, sequences.held_out, ranks) if len(sequences.held_out) else None
+    state = {name: gathered(tensor, ranks) for name, tensor in trained_state(model).items()}
+    if not ranks.leads:
+        return None
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{Path(job.model).name}-{job.method}").lower()
-    weights, files = save_weights(model, name, root / "tuned")
+    weights, files = save_weights(model, state, name, root / "tuned")
     payload = TuningPayload(
-        **_what(job, sequences, ranks),
+        **_what(job, sequences, adapted),
         **_measured(job, course, of_model),
+        processes=ranks.count,
+        sharding=job.sharding,
         held_out=_held_out(len(sequences.held_out), course.held_out_before, after),
         memory=Memory(
-            of=DEVICE if device == "cuda" else PROCESS, before_bytes=before, peak_bytes=course.peak_bytes
+            of=DEVICE if device() == "cuda" else PROCESS, before_bytes=before, peak_bytes=course.peak_bytes
         ),
         weights=str(weights.relative_to(root)),
         files=files,

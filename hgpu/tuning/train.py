@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hgpu.core.errors import HgpuError
-from hgpu.specs.finetune import Method
+from hgpu.core.training import Method, Sharding
 from hgpu.tuning.checkpoint import Course, read_checkpoint, restore, save_checkpoint
 from hgpu.tuning.dataset import Sequences, numbers_of_step
 from hgpu.tuning.job import TuneJob
@@ -19,6 +19,7 @@ from hgpu.tuning.lamda_factors import freeze_for_step
 from hgpu.tuning.loading import mixed
 from hgpu.tuning.methods import trained_now
 from hgpu.tuning.peak_memory import forget_peak, peak_bytes
+from hgpu.tuning.ranks import ALONE, Ranks
 from hgpu.tuning.schedule import rate_at
 
 Progress = Callable[[int, int, str], None]
@@ -26,26 +27,33 @@ LONGEST_GRADIENT = 1.0  # its norm is clipped to this, as Hugging Face's Trainer
 
 
 def train(
-    model: nn.Module, job: TuneJob, sequences: Sequences, checkpoint: Path | None, progress: Progress
+    model: nn.Module,
+    job: TuneJob,
+    sequences: Sequences,
+    checkpoint: Path | None,
+    progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> Course:
     """Train all steps, going on from the checkpoint where there is one, and return what was measured.
 
-    Raises HgpuError where the loss stops being a number or the device's memory is full.
+    Each process trains on its share of a batch, and all take the step of the whole batch's mean gradient. The
+    leader alone reads and writes the checkpoint. Raises HgpuError where the loss stops being a number or the
+    device's memory is full.
     """
     device = next(model.parameters()).device.type
-    course, parts = read_checkpoint(checkpoint) if checkpoint and checkpoint.exists() else (Course(), None)
+    course, parts = read_checkpoint(checkpoint, ranks)
     if job.method is Method.LAMDA:
         freeze_for_step(model, None, course.step - 1 if course.step else 0, job.steps, job.freeze_share)
     optimizer = torch.optim.AdamW(trained_now(model), lr=job.learning_rate, weight_decay=job.weight_decay)
     if parts is not None:
-        restore(parts, model, optimizer)
+        restore(parts, model, optimizer, ranks)
     if course.held_out_before is None and len(sequences.held_out):
-        course.held_out_before = mean_loss(model, job, sequences.held_out)
+        course.held_out_before = mean_loss(model, job, sequences.held_out, ranks)
     known = forget_peak(device)
     model.train()
     while course.step < job.steps:
         try:
-            _step(model, job, sequences, optimizer, course)
+            _step(model, job, sequences, optimizer, course, ranks)
         except torch.OutOfMemoryError as error:
             raise HgpuError(
                 "the device's memory is full",
@@ -53,15 +61,21 @@ def train(
                 "lower micro_batch or context, or set checkpointing: true; then run it again",
             ) from error
         if known:
-            course.peak_bytes = max(peak_bytes(device) or 0, course.peak_bytes or 0) or None
+            peak = ranks.most(peak_bytes(device) or 0)
+            course.peak_bytes = max(peak, course.peak_bytes or 0) or None
         progress(course.step, job.steps, f"loss {course.losses[-1]:.3f}")
         if checkpoint and (course.step % job.save_every_steps == 0 or course.step == job.steps):
-            save_checkpoint(checkpoint, model, optimizer, course)
+            save_checkpoint(checkpoint, model, optimizer, course, ranks)
     return course
 
 
 def _step(
-    model: nn.Module, job: TuneJob, sequences: Sequences, optimizer: torch.optim.Optimizer, course: Course
+    model: nn.Module,
+    job: TuneJob,
+    sequences: Sequences,
+    optimizer: torch.optim.Optimizer,
+    course: Course,
+    ranks: Ranks,
 ) -> None:
     began_s = time.perf_counter()
     if job.method is Method.LAMDA:
@@ -69,12 +83,13 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = job.learning_rate * rate_at(course.step, job.steps, job.warmup_steps)
     rows = numbers_of_step(course.step, job.batch, len(sequences.train), job.seed)
-    loss = _gradients(model, job, sequences.train[rows])
+    loss = _gradients(model, job, sequences.train[rows], ranks)
     if not isfinite(loss):
         raise HgpuError(
             f"the loss of step {course.step} is {loss}", "training has diverged", "lower learning_rate"
         )
     parameters = trained_now(model)
+    ranks.mean_gradients(parameters)
     torch.nn.utils.clip_grad_norm_(parameters, LONGEST_GRADIENT)
     optimizer.step()
     optimizer.zero_grad()
@@ -84,31 +99,39 @@ def _step(
     course.seconds += time.perf_counter() - began_s
 
 
-def _gradients(model: nn.Module, job: TuneJob, rows: NDArray[np.int64]) -> float:
-    """Compute the gradients of a batch, pass by pass, and return its mean loss."""
-    parts = np.split(rows, len(rows) // job.micro_batch)
+def _gradients(model: nn.Module, job: TuneJob, rows: NDArray[np.int64], ranks: Ranks) -> float:
+    """Compute the gradients of this process's share of a batch, pass by pass, and return the batch's loss."""
+    parts = np.split(rows, len(rows) // job.micro_batch)[ranks.number :: ranks.count]
     total = 0.0
     for part in parts:
         loss = _loss(model, job, part) / len(parts)
         loss.backward()
         total += loss.item()
-    return total
+    return ranks.total(total) / ranks.count
 
 
-def mean_loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64]) -> float:
-    """Return the mean loss on some sequences, without training."""
+def mean_loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64], ranks: Ranks = ALONE) -> float:
+    """Return the mean loss on some sequences, without training; they are divided over the processes.
+
+    All make the same number of passes, as those of a sharded model need each other: the last may be for show.
+    """
     was_training = model.training
     model.eval()
     parts = [rows[start : start + job.micro_batch] for start in range(0, len(rows), job.micro_batch)]
+    total = 0.0
     with torch.no_grad():
-        total = sum(_loss(model, job, part).item() * len(part) for part in parts)
+        for first in range(0, len(parts), ranks.count):
+            number = first + ranks.number
+            loss = _loss(model, job, parts[min(number, len(parts) - 1)]).item()
+            total += loss * len(parts[number]) if number < len(parts) else 0.0
     model.train(was_training)
-    return float(total / len(rows))
+    return ranks.total(total) / len(rows)
 
 
 def _loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64]) -> torch.Tensor:
     device = next(model.parameters()).device
     tokens = torch.from_numpy(rows).to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed(job)):
+    autocast = mixed(job) and job.sharding is Sharding.NONE  # FSDP casts as it gathers
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         loss: torch.Tensor = model(input_ids=tokens, labels=tokens, use_cache=False).loss
     return loss

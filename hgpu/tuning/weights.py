@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from hgpu.core.errors import HgpuError
 CONFIG = "adapter_config.json"
 
 
-def save_weights(model: Any, name: str, parent: Path) -> tuple[Path, list[FileRef]]:
-    """Write what was trained into a folder under `parent`, and return it with its files.
+def save_weights(model: Any, state: Mapping[str, Any], name: str, parent: Path) -> tuple[Path, list[FileRef]]:
+    """Write what was trained, `state` of the model, into a folder under `parent`; return it with its files.
 
     The folder is there whole or not at all, and named after `name` and what is in it: the same weights
     come to the same folder. Raises HgpuError where the disk refuses.
@@ -23,7 +24,7 @@ def save_weights(model: Any, name: str, parent: Path) -> tuple[Path, list[FileRe
     staging = parent / f".tmp-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         staging.mkdir(parents=True)
-        _write(model, staging)
+        _write(model, state, staging)
         files = [
             FileRef(path=path.name, sha256=file_digest(path), bytes=path.stat().st_size)
             for path in sorted(staging.iterdir())
@@ -46,7 +47,7 @@ def save_weights(model: Any, name: str, parent: Path) -> tuple[Path, list[FileRe
     return folder, files
 
 
-def _write(model: Any, folder: Path) -> None:
+def _write(model: Any, state: Mapping[str, Any], folder: Path) -> None:
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
@@ -56,4 +57,4 @@ def _write(model: Any, folder: Path) -> None:
         config["target_modules"] = sorted(config["target_modules"])  # a set: in another order each time
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     else:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=dict(state))

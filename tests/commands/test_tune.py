@@ -10,7 +10,7 @@ from tests_types import Run
 from hgpu.artifacts.store import load
 from hgpu.report.tuning import print_tuning, tuning_json
 
-GOLDEN = Path(__file__).parents[1] / "artifacts" / "golden" / "tuning.v1"
+GOLDEN = Path(__file__).parents[1] / "artifacts" / "golden"
 SPEC = (
     "kind: finetune\nmodel: {model}\ndata: data.txt\nmethod: [lora, lamda]\ncontext: 8\nbatch: 2\nsteps: 4\n"
 )
@@ -42,10 +42,17 @@ def test_specs_of_other_kinds_are_refused(hgpu: Run) -> None:
 
 
 def test_the_screen_says_what_was_trained_and_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
-    artifact = load(GOLDEN)
+    artifact = load(GOLDEN / "tuning.v1")
     print_tuning(artifact)
     said = capsys.readouterr().out
     assert "lamda of rank 8 on 10 layers; 12 steps of 4 × 64 tokens; measured" in said
     assert "12,582 at most, 2,915 on average, 640 at the end, of 917,888" in said
     assert "loss on 9 sequences held out" in said and "tokens/s" in said
     assert tuning_json(artifact)["weights_path"].endswith(artifact.payload.weights)
+
+
+def test_the_screen_says_how_many_processes_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    print_tuning(load(GOLDEN / "tuning.v2"))
+    said = capsys.readouterr().out
+    assert "6 steps of 8 × 48 tokens by 2 processes, sharding zero3; measured" in said
+    assert "at most in any process" in said

@@ -13,12 +13,14 @@ import yaml
 from hgpu.artifacts.payloads.job import JobPayload
 from hgpu.artifacts.store import load
 from hgpu.core.errors import InputError, UnknownName
-from hgpu.core.training import Offload
+from hgpu.core.gpu import DType
+from hgpu.core.training import Offload, Sharding
 from hgpu.deploy.render.document import Document
 from hgpu.deploy.render.tune import JOB_TARGETS, job_target, render_job
 from hgpu.deploy.render.write import text_of
 from hgpu.specs.finetune import FinetuneSpec
 from hgpu.specs.load import load_kind
+from hgpu.tuning.job import job_of
 
 # SkyPilot's imports warn.
 pytestmark = pytest.mark.filterwarnings("ignore" if find_spec("sky") else "error")
@@ -39,13 +41,12 @@ def with_variant(plan: JobPayload, machines: int = 1, **changes: Any) -> JobPayl
     return plan.model_copy(update={"choice": choice})
 
 
-WIDE = with_variant(PLAN, machines=2, dp=16)
+WIDE = with_variant(PLAN, machines=2, dp=16, micro_batch=1, sharding=Sharding.ZERO3)
 
 
 def documents(target: str, wide: bool) -> list[Document]:
     given = {} if target == "sky" else {"image": "registry/hgpu-tune:1"}
-    plan, command = (WIDE, TORCHRUN) if wide else (PLAN, None)
-    return render_job(plan, "0123456789ab", target, given, command, None)
+    return render_job(WIDE if wide else PLAN, "0123456789ab", target, given, None, None)
 
 
 CASES = [(target, wide) for target in JOB_TARGETS for wide in (False, True)]
@@ -102,15 +103,19 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.parametrize("target", JOB_TARGETS)
-def test_the_spec_that_travels_is_one_that_tune_takes(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "wide"), CASES)
+def test_the_spec_that_travels_is_one_that_tune_takes(target: str, wide: bool, tmp_path: Path) -> None:
     """It has one value where the plan's spec had lists, and the data where the job finds it."""
-    (first, *_) = documents(target, wide=False)
+    (first, *_) = documents(target, wide)
     assert not isinstance(first.body, str)
     text = first.body["data"]["finetune.yaml"] if target != "sky" else _heredoc(first.body["setup"])
     (tmp_path / "finetune.yaml").write_text(text)
     spec = load_kind(tmp_path / "finetune.yaml", FinetuneSpec)
-    variant = PLAN.choice.variant
+    variant = (WIDE if wide else PLAN).choice.variant
+    data = tmp_path / "train.jsonl"
+    data.touch()
+    job = job_of(spec.model_copy(update={"data": str(data)}))
+    assert (job.data_parallel, job.sharding) == (variant.dp, variant.sharding)
     assert (spec.method, spec.rank) == ([variant.method], [variant.rank])
     assert (spec.micro_batch, spec.checkpointing) == ([variant.micro_batch], [variant.checkpointing])
     assert spec.total_steps == PLAN.steps
@@ -125,8 +130,9 @@ def _heredoc(script: str) -> str:
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        (with_variant(PLAN, dp=8), "the plan is for 8 GPUs"),
-        (with_variant(PLAN, offload=Offload.ZERO3), "offload zero3"),
+        (with_variant(PLAN, tp=8), "split layers over GPUs, and the plan does over 8"),
+        (with_variant(PLAN, offload=Offload.ZERO3), "doesn't offload, and the plan does: zero3"),
+        (PLAN.model_copy(update={"model": replace(PLAN.model, weight_dtype=DType.FP16)}), "train in fp16"),
         (PLAN.model_copy(update={"spec": {**PLAN.spec, "data": None}}), "has no `data`"),
         (PLAN.model_copy(update={"model_source": "/models/qwen"}), "folder of this machine"),
     ],
@@ -135,6 +141,12 @@ def test_what_tune_or_another_machine_cannot_do_is_refused(plan: JobPayload, wor
     with pytest.raises(InputError) as caught:
         render_job(plan, "0123456789ab", "sky", {}, None, None)
     assert words in str(caught.value) and caught.value.fix
+
+
+def test_a_command_takes_the_place_of_tune_where_that_cannot_run_the_plan() -> None:
+    split = with_variant(PLAN, machines=2, tp=8, dp=2)
+    (task,) = render_job(split, "0123456789ab", "sky", {}, TORCHRUN, None)
+    assert not isinstance(task.body, str) and f"sh -c '{TORCHRUN}'" in task.body["run"]
 
 
 def test_a_job_needs_an_image_on_kubernetes_and_a_target_that_is_known() -> None:

@@ -41,6 +41,33 @@ def test_a_full_fine_tune_keeps_16_bytes_a_parameter_in_fp32() -> None:
     assert peak(moments(asked, FULL, activations(asked, FULL))).name == "optimizer step"
 
 
+def test_sharded_processes_keep_their_part_of_16_bytes_and_gather_in_16_bits() -> None:
+    """As `hgpu tune` shards by FSDP2, which gathers the next of its parts while one computes."""
+    asked, variant = training(64), replace(FULL, dp=8, sharding=Sharding.ZERO3)
+    *passes, step = moments(asked, variant, activations(asked, variant))
+    gathered = 2 * 2 * asked.largest_layer_params
+    states = step.device["weights"] + step.device["gradients"] + step.device["optimizer"]
+    assert states == pytest.approx(gathered + 16 * asked.model.total_params / 8)
+    undivided = passes[-1].device["gradients"] - step.device["gradients"]
+    assert undivided == pytest.approx((2 + 4) * asked.largest_layer_params)
+    assert asked.convention_text(variant) == "FSDP2: 16 bytes a parameter"
+
+
+@pytest.mark.parametrize("variant", [LORA, LAMDA])
+def test_adapters_are_whole_where_the_frozen_weights_are_sharded(variant: Variant) -> None:
+    asked, parts = training(64), replace(variant, dp=8, sharding=Sharding.ZERO3)
+    one, many = (moments(asked, it, activations(asked, it))[-1].device for it in (variant, parts))
+    assert (many["gradients"], many["optimizer"]) == (one["gradients"], one["optimizer"])
+    divided = 2 * asked.model.total_params * (1 - 1 / 8) - 2 * 2 * asked.largest_layer_params
+    assert one["weights"] - many["weights"] == pytest.approx(divided)
+
+
+def test_plain_copies_sum_gradients_in_messages_of_a_bounded_size() -> None:
+    asked = training(64)
+    one, many = (moments(asked, it, activations(asked, it))[-1].device for it in (FULL, replace(FULL, dp=8)))
+    assert many["gradients"] - one["gradients"] == 64 * 2**20 and many["weights"] == one["weights"]
+
+
 def test_offloading_keeps_20p_and_the_checkpoints_on_the_host() -> None:
     asked = training(4096)
     variant = replace(FULL, offload=Offload.ZERO3, checkpointing=True, micro_batch=16)

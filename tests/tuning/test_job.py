@@ -1,13 +1,15 @@
 """From a spec with variants to one job, and what tells jobs apart."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hgpu.artifacts.digest import digest_of, file_digest
 from hgpu.commands.tuning import overrides
 from hgpu.core.errors import InputError
+from hgpu.core.training import Sharding
 from hgpu.specs.finetune import FinetuneSpec
 from hgpu.tuning.job import TuneJob, job_of
 
@@ -44,7 +46,12 @@ def test_a_spec_without_choices_is_a_job(document: dict[str, Any]) -> None:
         ({"rank": [8, 16]}, "which rank", "--set rank=8"),
         ({"checkpointing": [True, False]}, "which checkpointing", "--set checkpointing=true"),
         ({"offload": "zero3"}, "doesn't offload", "--set offload=none"),
-        ({"micro_batch": 3}, "isn't made of passes of 3", "divides batch"),
+        ({"micro_batch": 3}, "a batch of 8 isn't made of passes of 3", "divides 8"),
+        ({"micro_batch": 8, "data_parallel": 2}, "a share of 4 of the batch of 8 isn't made", "divides 4"),
+        ({"data_parallel": 3}, "a batch of 8 can't be shared by 3", "data_parallel that divides batch"),
+        ({"data_parallel": [1, 2]}, "which data_parallel", "--set data_parallel=1"),
+        ({"data_parallel": 2, "sharding": ["none", "zero3"]}, "which sharding", "--set sharding=none"),
+        ({"tensor_parallel": 2}, "doesn't split layers over 2", "--set tensor_parallel=1"),
         ({"dtype": "fp16"}, "doesn't train in fp16", "bf16 or fp32"),
         ({"data": None}, "nothing to train on", "data:"),
         ({"data": "nowhere.txt"}, "no data at nowhere", "correct"),
@@ -56,6 +63,28 @@ def test_what_can_not_run_is_refused(
     with pytest.raises(InputError, match=said) as raised:
         job(document, **changes)
     assert fix in raised.value.fix
+
+
+def test_copies_share_a_batch_and_are_whole_unless_the_spec_says_how(document: dict[str, Any]) -> None:
+    made = job(document, data_parallel=2)
+    assert (made.micro_batch, made.sharding) == (4, "none")
+    assert job(document, data_parallel=2, sharding="zero3").sharding == "zero3"
+    assert job(document, sharding=["none", "zero3"]).sharding == "none"
+
+
+def test_a_job_on_one_device_keeps_the_key_that_it_had_before_there_were_more(
+    document: dict[str, Any],
+) -> None:
+    made = job(document, data_parallel=1, sharding="zero3")
+    fields = {
+        name: value for name, value in asdict(made).items() if name not in ("data_parallel", "sharding")
+    }
+    data = [["data.txt", file_digest(Path(made.data))]]
+    (tmp,) = Path(made.model).iterdir()
+    weights = [[tmp.name, tmp.stat().st_size, tmp.stat().st_mtime_ns]]
+    assert made.key() == digest_of({"job": fields, "data": data, "weights": weights})
+    many = [replace(made, data_parallel=2), replace(made, data_parallel=2, sharding=Sharding.ZERO3)]
+    assert len({made.key(), *(one.key() for one in many)}) == 3
 
 
 def test_jobs_differ_by_settings_by_data_and_by_weights(document: dict[str, Any], tmp_path: Path) -> None:

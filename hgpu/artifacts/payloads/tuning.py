@@ -2,6 +2,7 @@
 
 from hgpu.artifacts.manifest import FileRef, Strict
 from hgpu.core.provenance import Provenance
+from hgpu.core.training import Sharding
 
 
 class TrainedParameters(Strict):
@@ -15,6 +16,8 @@ class TrainedParameters(Strict):
 
 class Memory(Strict):
     """Bytes. On a GPU what torch had allocated, on a CPU the memory of the process.
+
+    Of several processes, `peak_bytes` is of the one that took most.
 
     `before_bytes` was taken before the model was loaded, `peak_bytes` is the most while training: the
     difference is what the fine-tune needs. None where the system doesn't tell.
@@ -36,9 +39,9 @@ class HeldOut(Strict):
 class TuningPayload(Strict):
     """A fine-tune. `losses` (nats a token) has one a step; `resumes` counts its fresh starts after an end.
 
-    `seconds` is spent in steps, in all runs together, `tokens_per_s` what that gives. `ranks` is by module,
-    empty for a full fine-tune. `weights` is the folder of what was trained, under the results; `files` is
-    what it holds.
+    `processes` trained, a device each, with copies of the model by `sharding`. `seconds` is spent in steps,
+    in all runs together, `tokens_per_s` what that gives. `ranks` is by module, empty for a full fine-tune.
+    `weights` is the folder of what was trained, under the results; `files` is what it holds.
     """
 
     model: str
@@ -55,6 +58,8 @@ class TuningPayload(Strict):
     held_out: HeldOut | None
     seconds: float
     tokens_per_s: float
+    processes: int
+    sharding: Sharding
     resumes: int
     memory: Memory
     trained: TrainedParameters

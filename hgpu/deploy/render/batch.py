@@ -15,11 +15,11 @@ from hgpu.core.offer import Market
 from hgpu.deploy.render.document import Body, Document, RenderOptions
 from hgpu.deploy.render.pods import INSTANCE_TYPE, PRODUCT, RESOURCE, USER, literal
 from hgpu.deploy.render.sky import ACCELERATORS
+from hgpu.tuning.launch import LEADER, NODE_RANK, NODES, PORT
 
 SPEC_FOLDER, DATA_FOLDER = "/spec", "/data"
 SKY_SPEC, SKY_DATA = "hgpu-job", "hgpu-data"  # in the home of SkyPilot's user
 TRIES = 3  # of a pod that failed; training goes on from its last checkpoint
-RANK, NODES, LEADER, PORT = "HGPU_NODE_RANK", "HGPU_NODES", "HGPU_LEADER_ADDRESS", 29500
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
@@ -75,7 +75,7 @@ def lws_job(job: BatchJob, options: RenderOptions) -> list[Document]:
 
     Its controller would start anew what has ended: pods that have succeeded wait until they are deleted.
     """
-    told = f'export {RANK}="$LWS_WORKER_INDEX" {NODES}={job.nodes} {LEADER}="$LWS_LEADER_ADDRESS"'
+    told = f'export {NODE_RANK}="$LWS_WORKER_INDEX" {NODES}={job.nodes} {LEADER}="$LWS_LEADER_ADDRESS"'
     stays = ["sh", "-c", f'{told}; "$@" && exec sleep infinity', "sh", *job.command]
     body = {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
@@ -104,7 +104,7 @@ def sky_job(job: BatchJob, options: RenderOptions) -> list[Document]:
         for name, text in sorted(job.files.items())
     ]
     ranks = [
-        f'export {RANK}="$SKYPILOT_NODE_RANK" {NODES}="$SKYPILOT_NUM_NODES"',
+        f'export {NODE_RANK}="$SKYPILOT_NODE_RANK" {NODES}="$SKYPILOT_NUM_NODES"',
         f'export {LEADER}="$(echo "$SKYPILOT_NODE_IPS" | head -n1)"',
     ]
     body: dict[str, Any] = {
@@ -153,7 +153,7 @@ def _indexed(job: BatchJob, options: RenderOptions) -> list[dict[str, Any]]:
     if job.nodes == 1:
         return []
     return [
-        {"name": RANK, "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
+        {"name": NODE_RANK, "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
         {"name": NODES, "value": str(job.nodes)},
         {"name": LEADER, "value": f"{options.name}-0.{options.name}"},
     ]

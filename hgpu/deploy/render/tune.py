@@ -12,7 +12,7 @@ from hgpu import __version__
 from hgpu.artifacts.payloads.job import JobPayload
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.errors import InputError, UnknownName
-from hgpu.core.training import Offload
+from hgpu.core.training import not_tuned
 from hgpu.deploy.render.batch import (
     DATA_FOLDER,
     SKY_DATA,
@@ -111,13 +111,11 @@ def tune_job(plan: JobPayload, target: str, command: str | None, claim: str = CL
 
 
 def _tune_words(plan: JobPayload, folder: str, results: str) -> list[str]:
-    variant = plan.choice.variant
-    if variant.gpus > 1 or variant.offload is not Offload.NONE:
-        way = f"{variant.gpus} GPUs" if variant.gpus > 1 else f"offload {variant.offload}"
+    if why := not_tuned(plan.choice.variant, plan.model.weight_dtype):
         raise InputError(
-            "hgpu tune trains on one GPU, and keeps all on it",
-            f"the plan is for {way}: {variant.name}",
-            "plan with data_parallel: 1, tensor_parallel: 1 and offload: none, or give what trains so: "
+            f"the plan isn't one that hgpu tune runs: {plan.choice.variant.name}",
+            why,
+            "plan with tensor_parallel: 1, offload: none and bf16 or fp32, or give what trains so: "
             "--command 'torchrun --node-rank $HGPU_NODE_RANK …'",
         )
     if plan.spec.get("data") is None:

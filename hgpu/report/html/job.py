@@ -16,6 +16,7 @@ from hgpu.report.job import (
     memory_table,
     placement_table,
     refused_table,
+    run_text,
     source_text,
     step_table,
 )
@@ -47,7 +48,7 @@ def job_page(artifact: Artifact[JobPayload], related: Related) -> Page:
                 [
                     from_terminal(binding_table(payload)),
                     *_filled([from_terminal(refused_table(payload))]),
-                    Lines([counts_text(payload), source_text(payload)]),
+                    Lines([counts_text(payload), source_text(payload), run_text(payload)]),
                 ],
             ),
         ],
