@@ -47,7 +47,10 @@ class Finetune:
     def name(self) -> str:
         """The model and how much it is trained, for titles and slugs."""
         tokens = self.spec.total_tokens
-        size = f"{tokens / 1e6:.3g}M" if tokens < 999.5e6 else f"{tokens / 1e9:.3g}B"
+        unit, letter = next(
+            (u, n) for u, n in ((1e12, "T"), (1e9, "B"), (1e6, "M")) if tokens >= u or n == "M"
+        )
+        size = f"{tokens / unit:.3g}{letter}"
         return f"{Path(self.spec.model).name} {size} tokens"
 
     def mixed(self, method: Method) -> bool:

@@ -38,6 +38,15 @@ def test_tokens_may_be_written_as_powers_of_ten(tmp_path: Path, written: str) ->
     assert spec.tokens == 1_000_000
 
 
+@pytest.mark.parametrize(
+    ("tokens", "name"),
+    [("1e7", "10M"), ("9.98e8", "998M"), ("2e9", "2B"), ("1e12", "1T"), ("1000", "0.00819M")],
+)
+def test_a_fine_tune_is_named_by_its_tokens(tmp_path: Path, tokens: str, name: str) -> None:
+    spec = load_kind(write(tmp_path, SPEC.replace("tokens: 1000000", f"tokens: {tokens}")), FinetuneSpec)
+    assert finetune_of(spec).name == f"Qwen2.5-7B {name} tokens"
+
+
 def test_a_digest_that_looks_like_a_power_of_ten_stays_a_digest(tmp_path: Path) -> None:
     spec = load_kind(write(tmp_path, SPEC + "host: {profile: 12345e678901}\n"), FinetuneSpec)
     assert spec.host.profile == "12345e678901"
