@@ -47,10 +47,7 @@ class Finetune:
     def name(self) -> str:
         """The model and how much it is trained, for titles and slugs."""
         tokens = self.spec.total_tokens
-        unit, letter = next(
-            (u, n) for u, n in ((1e12, "T"), (1e9, "B"), (1e6, "M")) if tokens >= u or n == "M"
-        )
-        size = f"{tokens / unit:.3g}{letter}"
+        size = f"{tokens / 1e9:.4g}B" if tokens >= 1e9 else f"{tokens / 1e6:.3g}M"
         return f"{Path(self.spec.model).name} {size} tokens"
 
     def mixed(self, method: Method) -> bool:

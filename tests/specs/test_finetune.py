@@ -40,7 +40,7 @@ def test_tokens_may_be_written_as_powers_of_ten(tmp_path: Path, written: str) ->
 
 @pytest.mark.parametrize(
     ("tokens", "name"),
-    [("1e7", "10M"), ("9.98e8", "998M"), ("2e9", "2B"), ("1e12", "1T"), ("1000", "0.00819M")],
+    [("1e7", "10M"), ("9.98e8", "998M"), ("2e9", "2B")],
 )
 def test_a_fine_tune_is_named_by_its_tokens(tmp_path: Path, tokens: str, name: str) -> None:
     spec = load_kind(write(tmp_path, SPEC.replace("tokens: 1000000", f"tokens: {tokens}")), FinetuneSpec)
