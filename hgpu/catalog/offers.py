@@ -119,7 +119,9 @@ def _read(book: str) -> tuple[str, str]:
         return str(path), path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"price book {path} can't be read", str(error), "give a readable YAML file"
+            f"price book {path} can't be read",
+            getattr(error, "strerror", None) or str(error),
+            "give a readable YAML file",
         ) from error
 
 

@@ -8,17 +8,16 @@ from hgpu.artifacts.digest import file_digest
 from hgpu.artifacts.manifest import Environment, InputRef
 from hgpu.artifacts.payloads.job import JobPayload
 from hgpu.artifacts.payloads.memory import MemoryPayload
-from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.offers import price_date
+from hgpu.commands.beside import beside, rentals
 from hgpu.core.errors import InputError
-from hgpu.core.offer import Market, Offer
 from hgpu.core.provenance import Provenance
 from hgpu.latency.memory_tiers import machine_tiers
-from hgpu.latency.training_select import KIND, select_activations
+from hgpu.latency.training_select import KIND, require_used, select_activations
 from hgpu.report.output import note
-from hgpu.solvers.job_plan import Used, plan_jobs
+from hgpu.solvers.job_plan import plan_jobs
 from hgpu.specs.finetune import FinetuneSpec
 from hgpu.specs.finetune_job import Finetune, finetune_of
 from hgpu.specs.load import load_any, load_kind
@@ -28,8 +27,8 @@ from hgpu.specs.load import load_any, load_kind
 class JobsAsked:
     """Which fine-tunes to plan, and how.
 
-    `refs` name measured activations, `beside` plans of services that run at the same time and count against
-    the limits.
+    `refs` name measured activations, `beside` plans and jobs that run at the same time and count against the
+    limits.
     """
 
     specs: Sequence[Path]
@@ -64,8 +63,10 @@ def plan_finetunes(asked: JobsAsked) -> list[Artifact[JobPayload]]:
         name: select_activations(asked.root, finetune, asked.refs, asked.estimate)
         for name, finetune in finetunes.items()
     }
-    plans: list[Artifact[PlanPayload]] = [resolve(asked.root, ref, "plan") for ref in asked.beside]
-    planned = plan_jobs(finetunes, chosen, _used(plans), asked.time_limit_s)
+    if not asked.estimate:
+        require_used(asked.root, asked.refs, chosen.values())
+    others = beside(asked.root, asked.beside)
+    planned = plan_jobs(finetunes, chosen, rentals(others), asked.time_limit_s)
     if any(job.payload.activations.provenance is Provenance.ESTIMATED for job in planned):
         note("activations are estimated; `hgpu profile SPEC` measures them on this machine's CPU")
     return [
@@ -78,7 +79,7 @@ def plan_finetunes(asked: JobsAsked) -> list[Artifact[JobPayload]]:
                 inputs=[
                     InputRef(role="spec", kind="file", digest=file_digest(path)),
                     *(artifact.as_input(KIND) for artifact in chosen[path.stem].measured),
-                    *(plan.as_input("beside") for plan in plans),
+                    *(other.as_input("beside") for other in others),
                     *(host.as_input("host") for host in hosts[path.stem]),
                 ],
                 options={"estimate": asked.estimate},
@@ -112,25 +113,3 @@ def _on(finetune: Finetune, hosts: Sequence[Artifact[MemoryPayload]]) -> Finetun
     """Return a fine-tune with the memory of a measured machine."""
     tiers = [machine_tiers(host.payload).tiers for host in hosts]
     return replace(finetune, measured=tiers[0]) if tiers else finetune
-
-
-def _used(plans: Sequence[Artifact[PlanPayload]]) -> list[Used]:
-    """Return the machines that plans of services rent."""
-    return [
-        Used(
-            Offer(
-                cloud=row.offer.partition("/")[0],
-                instance_type=row.offer.partition("/")[2].partition(":")[0],
-                region=row.region,
-                market=Market(row.market),
-                gpu=row.gpu,
-                gpu_count=row.gpus_per_machine,
-                usd_per_hour=row.usd_per_hour,
-                price_date=row.price_date,
-                source=row.price_source,
-            ),
-            row.count,
-        )
-        for plan in plans
-        for row in plan.payload.allocation
-    ]

@@ -58,7 +58,7 @@ def plan(
     ] = None,
     beside: Annotated[
         list[str] | None,
-        typer.Option(help="Of fine-tunes: a plan of services whose machines count against the limits, too."),
+        typer.Option(help="A plan or a job that runs at the same time: it counts against the limits, too."),
     ] = None,
     gap: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Accept answers proven to be this close to the optimum.")
@@ -98,9 +98,10 @@ def plan(
         jobs = plan_finetunes(JobsAsked(spec, results, activations or [], estimate, beside or [], time_limit))
         print_json(jobs_json(jobs)) if json else print_jobs(jobs)
         return
-    if activations or beside:
-        raise InputError("--activations and --beside are of fine-tunes", "this is another plan", "drop them")
+    if activations:
+        raise InputError("--activations is of fine-tunes", "this is another plan", "drop it")
     if melange is not None:
+        refuse_other_options(context, ("spec", "melange", "results", "json"), "Mélange configurations")
         artifact = melange_plan(melange, results)
         print_json(plans_json([artifact])) if json else print_plans([artifact])
         return
@@ -119,6 +120,7 @@ def plan(
         requests=requests,
         current=current,
         change_usd_per_hour=change_cost,
+        beside=beside or [],
     )
     if sweep and len(asked.specs) > 1:
         raise InputError("a sweep is of one spec", f"{len(asked.specs)} are given", "sweep one at a time")

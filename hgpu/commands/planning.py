@@ -1,7 +1,7 @@
 """What `hgpu plan` calls: load specs and their latency models, plan each cell, save the plans."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from hgpu.artifacts.payloads.plan import PlanPayload
 from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.offers import price_date
+from hgpu.commands.beside import Beside, beside, rentals
 from hgpu.commands.plan_notes import once, say_age, say_memory, say_sources
 from hgpu.commands.solved_from import solved_from
 from hgpu.core.errors import Infeasible, InputError
@@ -45,7 +46,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user wants planned, and how."""
+    """What the user wants planned, and how; `beside` names what runs at the same time."""
 
     specs: Sequence[Path]
     root: Path
@@ -62,6 +63,7 @@ class Asked:
     current: str = ""
     change_usd_per_hour: float = 0.0
     again: Again | None = None
+    beside: Sequence[str] = ()
 
 
 def spec_plans(asked: Asked, sweeps: Sequence[str] = ()) -> list[Cell]:
@@ -103,6 +105,8 @@ def plan_services(
 ) -> list[Artifact[PlanPayload]]:
     """Plan services together, each made from its spec, and keep a plan of each."""
     _require_simulation(asked, services)
+    others = beside(asked.root, asked.beside)
+    services = [replace(service, beside=tuple(rentals(others))) for service in services]
     cached = [
         with_caches(service, named_routing(asked.root, service.routing), once(said)) for service in services
     ]
@@ -136,7 +140,7 @@ def plan_services(
     # Services that were planned together share limits: none can be solved again alone.
     files = [solved_from(specs[0], services[0].offers)] if len(specs) == 1 else [{} for _ in specs]
     return [
-        _save(asked, service, selection, plan, kept)
+        _save(asked, service, selection, plan, kept, others)
         for service, selection, plan, kept in zip(services, selections, planned, files, strict=True)
     ]
 
@@ -177,9 +181,15 @@ def _change(asked: Asked, keys: Sequence[str]) -> Change | None:
 
 
 def _save(
-    asked: Asked, service: Service, selection: Selection, planned: Planned, files: Mapping[str, bytes]
+    asked: Asked,
+    service: Service,
+    selection: Selection,
+    planned: Planned,
+    files: Mapping[str, bytes],
+    others: Sequence[Beside],
 ) -> Artifact[PlanPayload]:
     inputs = [artifact.as_input(f"latency {point.name}") for point, artifact in selection.chosen.items()]
+    inputs += [other.as_input("beside") for other in others]
     proved_on = (
         [InputRef(role="proved on", kind="file", digest=file_digest(asked.trace))] if asked.trace else []
     )

@@ -10,7 +10,7 @@ from hgpu.artifacts.manifest import Environment, InputRef
 from hgpu.artifacts.payloads.placement import PlacementPayload
 from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.catalog.offers import price_date
-from hgpu.commands.given import given_options
+from hgpu.commands.misplaced import refuse_other_options
 from hgpu.core.errors import InputError
 from hgpu.report.output import print_json
 from hgpu.report.placement import placement_json, print_placement
@@ -35,11 +35,7 @@ def is_loop(paths: Sequence[Path]) -> bool:
 
 def print_loops(context: typer.Context, paths: Sequence[Path], root: Path, json: bool) -> None:
     """Place the loop of a spec file, keep the answer and print it; refuse options that it would pass over."""
-    given = [word for name, word in given_options(context).items() if name not in TAKEN]
-    if given:
-        raise InputError(
-            f"{', '.join(given)}: of plans of services", "a loop is placed exactly, at once", "drop it"
-        )
+    refuse_other_options(context, TAKEN, "placements of loops")
     artifact = place_spec(paths[0], root)
     print_json(placement_json(artifact)) if json else print_placement(artifact)
 

@@ -48,6 +48,7 @@ def replan_around(root: Path, plan: Plan, held: Mapping[tuple[str, str], int]) -
         prove=plan.payload.proof is not None,
         requests=plan.payload.proof.requests if plan.payload.proof else None,
         again=Again(plan.as_input("solved again"), around),
+        beside=[row.digest for row in plan.manifest.inputs if row.role == "beside"],
     )
     (made,) = plan_services(asked, [service], [spec], [""], set())
     return made

@@ -1,12 +1,13 @@
 """Which activations a plan uses: those that were measured for the model, else the closed form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hgpu.artifacts.payloads.activations import ActivationsPayload
 from hgpu.artifacts.resolve import entries, resolve, under_ci
 from hgpu.artifacts.store import Artifact, load
+from hgpu.core.errors import InputError
 from hgpu.core.training import Activations, Method, Variant
 from hgpu.latency.training_activations import estimated_activations
 from hgpu.specs.finetune_job import Finetune
@@ -50,13 +51,26 @@ def select_activations(
 ) -> ActivationChoice:
     """Return the measurements that `refs` name, or all of the model and format under `root`, newest first.
 
-    Under CI=true nothing is taken that isn't named. Those of another model or format are passed over where
-    none is named.
+    Under CI=true nothing is taken that isn't named. Those of another model or format are passed over.
     """
     if estimate:
         return ActivationChoice(())
-    if refs:
-        return ActivationChoice(tuple(resolve(root, ref, KIND) for ref in refs))
-    found: list[Measured] = [] if under_ci() else [load(entry.path) for entry in entries(root, KIND)]
+    found: list[Measured] = [resolve(root, ref, KIND) for ref in refs]
+    if not refs and not under_ci():
+        found = [load(entry.path) for entry in entries(root, KIND)]
     wanted = (finetune.model.digest, finetune.dtype)
     return ActivationChoice(tuple(a for a in found if (a.payload.model.digest, a.payload.dtype) == wanted))
+
+
+def require_used(root: Path, refs: Sequence[str], choices: Iterable[ActivationChoice]) -> None:
+    """Raise InputError for named activations of a model and format that no fine-tune has."""
+    used = {artifact.digest for choice in choices for artifact in choice.measured}
+    for ref in refs:
+        artifact: Measured = resolve(root, ref, KIND)
+        if artifact.digest not in used:
+            raise InputError(
+                f"activations {artifact.short} are of another model or format",
+                f"they were measured on {artifact.payload.model_source} in {artifact.payload.dtype}, "
+                f"config {artifact.payload.model.digest[:12]}",
+                "leave --activations out, or measure them: hgpu profile SPEC",
+            )

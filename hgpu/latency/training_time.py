@@ -10,7 +10,8 @@ trained:
                don't overlap that with matrix products, so it adds to them
     links      tensor parallelism: two all-reduces a layer and pass; ZeRO-3: the weights once forward, once
                backward, and gradients once, hidden behind compute where shorter; plain copies: one all-reduce
-               of the gradients an optimizer step
+               of the gradients an optimizer step;
+               between machines over their network, where that is slower
     host       offloaded tensors by `hgpu/latency/offloaded_step.py`, hidden behind compute where shorter
     optimizer  28 bytes a trained parameter, and 2 for a 16-bit copy, at the bandwidth of where they lie
 """
@@ -25,10 +26,11 @@ from hgpu.latency.offloaded_step import Devices, optimizer_tier_s, pass_terms
 from hgpu.latency.training_memory import Training, host_shape
 from hgpu.profilers.efficiency import Efficiency, efficiency_of
 
-COMPUTE, GPU_MEMORY, PEER, HOST_LINK, OPTIMIZER = (
+COMPUTE, GPU_MEMORY, PEER, NETWORK, HOST_LINK, OPTIMIZER = (
     "compute",
     "GPU memory",
     "peer link",
+    "network",
     "host link",
     "optimizer",
 )
@@ -55,18 +57,28 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """GPUs of one type; `peer_bytes_per_s` joins a copy's GPUs, `copy_bytes_per_s` the copies."""
+    """GPUs of one type; `peer_bytes_per_s` joins those of a machine, `network_bytes_per_s` machines."""
 
     gpu: GpuType
     efficiency: Efficiency
     flops_per_s: float
     peer_bytes_per_s: float
-    copy_bytes_per_s: float
+    network_bytes_per_s: float | None
 
     @property
     def memory_bytes_per_s(self) -> float:
         """Bytes/s of a GPU's memory that are reached."""
         return self.efficiency.bandwidth * self.gpu.memory_bandwidth_bytes_per_s
+
+    def between_copies(self, tp: int) -> tuple[str, float]:
+        """Return the link that bounds copies, and its bytes/s for each of a copy's `tp` parts.
+
+        The rings of all parts go through each machine, and share its network.
+        """
+        links = {PEER: self.peer_bytes_per_s}
+        if self.network_bytes_per_s is not None:
+            links[NETWORK] = self.network_bytes_per_s / tp
+        return min(links.items(), key=lambda row: row[1])
 
 
 def hardware_of(gpu: GpuType, dtype: DType, machines: int, network_bytes_per_s: float | None) -> Hardware:
@@ -76,8 +88,8 @@ def hardware_of(gpu: GpuType, dtype: DType, machines: int, network_bytes_per_s: 
     """
     efficiency = efficiency_of(gpu, dtype)
     peer = efficiency.link * gpu.peer_link_bytes_per_s
-    between = min(peer, network_bytes_per_s or 0.0) if machines > 1 else peer
-    return Hardware(gpu, efficiency, efficiency.compute * peak_flops(gpu, dtype), peer, between)
+    network = (network_bytes_per_s or 0.0) if machines > 1 else None
+    return Hardware(gpu, efficiency, efficiency.compute * peak_flops(gpu, dtype), peer, network)
 
 
 def peak_flops(gpu: GpuType, dtype: DType) -> float:
@@ -99,10 +111,8 @@ def optimizer_step(
         pass_s = _pass(training, variant, activations, hardware, placement, backward)
         for name, seconds in pass_s.items():
             found[name] = found.get(name, 0.0) + accumulation * seconds
-    sync_s = _all_reduce_s(training, variant, hardware)
-    if sync_s:
-        found[PEER] = found.get(PEER, 0.0) + sync_s
-    for name, seconds in _optimizer(training, variant, hardware, placement).items():
+    sums = _all_reduce(training, variant, hardware)
+    for name, seconds in (sums | _optimizer(training, variant, hardware, placement)).items():
         found[name] = found.get(name, 0.0) + seconds
     return Step(found)
 
@@ -179,15 +189,17 @@ def _links(
     weights = training.element_bytes * training.model.total_params / variant.tp
     states = training.states(variant)
     gradients = states.gradients * training.count(variant).peak / variant.tp if backward else 0.0
-    return {PEER: (variant.dp - 1) / variant.dp * (weights + gradients) / hardware.copy_bytes_per_s}
+    name, bytes_per_s = hardware.between_copies(variant.tp)
+    return {name: (variant.dp - 1) / variant.dp * (weights + gradients) / bytes_per_s}
 
 
-def _all_reduce_s(training: Training, variant: Variant, hardware: Hardware) -> float:
-    """Return the seconds in which plain copies sum their gradients."""
+def _all_reduce(training: Training, variant: Variant, hardware: Hardware) -> dict[str, float]:
+    """Return the seconds in which plain copies sum their gradients, by the link that they take."""
     if variant.dp == 1 or variant.sharding is Sharding.ZERO3 or variant.offload is not Offload.NONE:
-        return 0.0
+        return {}
     size = training.states(variant).gradients * training.count(variant).mean / variant.tp
-    return 2 * (variant.dp - 1) / variant.dp * size / hardware.copy_bytes_per_s
+    name, bytes_per_s = hardware.between_copies(variant.tp)
+    return {name: 2 * (variant.dp - 1) / variant.dp * size / bytes_per_s}
 
 
 def _optimizer(

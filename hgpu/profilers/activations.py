@@ -27,7 +27,7 @@ WIDTHS = (1, 2)  # times the narrowest head
 DEPTHS = (2, 3)
 VOCAB_SHARES = (1.0, 0.75)
 SIZES = ((1, 64), (2, 64), (1, 128), (3, 96))  # sequences, and tokens of each
-# Under autocast, gradients of weights pass through 16 bits: so many tokens that activations outweigh these.
+# Where weights are trained, their gradients come and go: so many tokens that activations outweigh these.
 LONG_SIZES = ((1, 512), (2, 512), (1, 1024), (3, 768))
 LARGEST_ERROR = 0.02
 QUANTITIES = ("saved", "head", "top", "bottom")
@@ -73,6 +73,7 @@ class Run:
             tokens * self.small.vocab,
             self.context * factor,
             1.0,
+            self.small.vocab * factor,
         ]
 
 
@@ -119,7 +120,7 @@ def small_runs(asked: Asked, progress: Progress | None = None) -> Iterator[Run]:
     for number, (width, layers, share) in enumerate(copies):
         small = shrunk(asked.config, asked.name, width * asked.narrowest, layers, share)
         model = build(small, asked)
-        sizes = LONG_SIZES if asked.mixed else SIZES
+        sizes = LONG_SIZES if asked.adapt is None else SIZES
         for batch, context in sizes[number % 2 :: 2]:  # enough to tell all terms apart
             yield Run(small, batch, context, measure_pass(model, small, batch, context, asked.mixed))
         if progress is not None:
@@ -148,7 +149,11 @@ def build(small: Shrunk, asked: Asked) -> Any:
 def measure_pass(
     model: Any, small: Shrunk, batch: int, context: int, mixed: bool = False
 ) -> dict[str, float]:
-    """Return the bytes of one pass: what was saved, and the most that lived in each of its parts."""
+    """Return the bytes of one pass: what was saved, and the most that lived in each of its parts.
+
+    The last part ends where the embedding's turn comes: that makes no more than two tensors like its table,
+    which an optimizer step makes, too.
+    """
     import torch
 
     timeline = Timeline([*model.parameters(), *model.buffers()])
@@ -158,6 +163,7 @@ def measure_pass(
         layer.register_forward_hook(_marking(timeline, f"layer {number}"))
         for number, layer in enumerate(decoder_layers(model, small.layers))
     ]
+    hooks.append(model.get_input_embeddings().register_forward_hook(_marking(timeline, "embedding")))
     hooked = torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor)
     cast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed)
     with timeline.tracking():
@@ -165,6 +171,7 @@ def measure_pass(
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         saved_bytes = saved.forget()
         loss.backward()
+        timeline.mark("embedding")  # where it is frozen
     for hook in hooks:
         hook.remove()
     grads = [weight.grad for weight in model.parameters() if weight.grad is not None]
@@ -173,7 +180,7 @@ def measure_pass(
         "saved": float(saved_bytes),
         "head": float(timeline.peak_bytes("start", f"layer {last}", grads)),
         "top": float(timeline.peak_bytes(f"layer {last}", f"layer {last - 1}", grads)),
-        "bottom": float(timeline.peak_bytes("layer 0", "end", grads)),
+        "bottom": float(timeline.peak_bytes("layer 0", "embedding", grads)),
     }
     model.zero_grad(set_to_none=True)
     return found
@@ -211,19 +218,24 @@ def _marking(timeline: Timeline, name: str) -> Callable[..., None]:
 
     def hook(_module: Any, _inputs: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        hidden.register_hook(lambda _gradient: timeline.mark(name))
+        if hidden.requires_grad:
+            hidden.register_hook(lambda _gradient: timeline.mark(name))
 
     return hook
 
 
 def fitted(runs: Sequence[Run], name: str, factor: float = 1.0) -> tuple[Terms, float]:
-    """Return the terms at a factor of the true widths, and the largest relative error over the runs."""
+    """Return the terms at a factor of the true widths, and the largest relative error over the runs.
+
+    What grows with the embedding table is no activation: where the head shares it, its first gradient waits
+    for the second, and planners count gradients themselves.
+    """
     features = np.array([run.features() for run in runs])
     wanted = np.array([run.bytes[name] for run in runs])
     scale = features.max(axis=0)
     found, *_ = np.linalg.lstsq(features / scale, wanted, rcond=1e-10)
     error = float(np.max(np.abs(features / scale @ found - wanted) / wanted))
-    narrow, wide, pair, layer, token, wide_token, logit, position, constant = (found / scale).tolist()
+    narrow, wide, pair, layer, token, wide_token, logit, position, constant, _ = (found / scale).tolist()
     terms = Terms(
         layer_token=narrow + factor * wide,
         layer_pair=pair,

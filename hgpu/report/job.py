@@ -74,7 +74,7 @@ def answer_text(payload: JobPayload) -> str:
 def choices_table(payload: JobPayload) -> Table:
     """Return the choice and its runners-up, the cheapest first."""
     rows = table(
-        "the choice, and what else keeps deadline and budget",
+        "the choice, and what else keeps all bounds",
         "",
         "method",
         "GPUs",
@@ -108,7 +108,7 @@ def choice_cells(choice: JobChoice) -> list[str]:
         f"{choice.host_bytes / GIB:.1f}" if choice.host_bytes else "",
         f"{choice.step_s:.3g}",
         choice.bound,
-        f"{choice.hours:.2f}",
+        f"{choice.hours:,.2f}" if choice.hours >= 0.1 else f"{choice.hours:.2g}",
         usd(choice.cost_usd),
     ]
 
@@ -207,8 +207,10 @@ def _gap_text(payload: JobPayload) -> str:
 
 
 def hours_text(hours: float) -> str:
-    """Render hours, as minutes where they are few."""
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+    """Render hours, as minutes or seconds where they are few."""
+    if hours * 60 < 1:
+        return f"{hours * 3600:.3g} s"
+    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
 
 def print_activations(artifact: Artifact[ActivationsPayload]) -> None:

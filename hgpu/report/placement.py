@@ -14,18 +14,19 @@ def placement_json(artifact: Artifact[PlacementPayload]) -> dict[str, Any]:
     """Return the payload with the artifact's digest and the solver's seconds."""
     document = artifact.payload.model_dump(mode="json")
     timings = dict(artifact.manifest.timings or {})
-    return {**document, "timings": timings, "digest": artifact.digest, "path": str(artifact.path)}
+    return {
+        "status": "ok",
+        **document,
+        "timings": timings,
+        "digest": artifact.digest,
+        "path": str(artifact.path),
+    }
 
 
 def print_placement(artifact: Artifact[PlacementPayload]) -> None:
     """Print where each component runs, what else was possible, and what binds."""
     payload, out = artifact.payload, console()
-    stages = f" with {payload.stages} stages" if payload.stages > 1 else ""
-    out.print(
-        f"[bold]{payload.name}[/bold]: {payload.mode}, {payload.layout}{stages}; "
-        f"the {'fastest' if payload.objective == 'time' else 'cheapest'} placement",
-        soft_wrap=True,
-    )
+    out.print(f"[bold]{payload.name}[/bold]: {answer_text(payload)}", soft_wrap=True)
     out.print(
         f"[bold]{seconds(payload.iteration_s)} s and {usd(payload.usd_per_iteration)} USD an iteration[/bold]"
         f" ({payload.provenance} from profiles, never measured together); {usd(payload.usd_per_hour)} USD/h"
@@ -45,6 +46,13 @@ def print_placement(artifact: Artifact[PlacementPayload]) -> None:
         out.print(f"not considered: {text}", markup=False, soft_wrap=True)
     out.print(f"model: {payload.model}", markup=False, soft_wrap=True)
     out.print(f"\nplacement {artifact.short}  {artifact.path}", soft_wrap=True)
+
+
+def answer_text(payload: PlacementPayload) -> str:
+    """Return the mode, the layout, and what was asked for."""
+    stages = f" with {payload.stages} stages" if payload.stages > 1 else ""
+    wanted = "fastest" if payload.objective == "time" else "cheapest"
+    return f"{payload.mode}, {payload.layout}{stages}; the {wanted} placement"
 
 
 def seconds(value: float) -> str:
@@ -120,7 +128,7 @@ def alternatives_table(payload: PlacementPayload) -> Table:
 
 def binding_table(payload: PlacementPayload) -> Table:
     """Return a row a thing that holds the answer back, with the answer without it."""
-    rows = table("what binds", "", ">s/iteration", ">USD/iteration")
+    rows = table("what binds", "what", ">s/iteration", ">USD/iteration")
     for row in payload.binding:
         rows.add_row(
             Text(row.what),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hgpu.artifacts.payloads.job import BindingRow, JobPayload
+from hgpu.core.allocation import Rental
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.core.offer import Offer
 from hgpu.latency.training_select import ActivationChoice
@@ -13,18 +14,10 @@ from hgpu.solvers.job_rows import job_payload
 from hgpu.solvers.job_short import raise_short
 from hgpu.solvers.job_ways import Unusable, Way, runnable, ways_of
 from hgpu.solvers.jobs import Bound, Chosen, Jobs, Option, cheapest, choose
-from hgpu.solvers.limits import weight_of
+from hgpu.solvers.limits import machines_beside, weight_of
 from hgpu.specs.finetune_job import Finetune
 
 MEMORY = "GPU memory"
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """Machines that something else runs beside the jobs, and that count against the limits."""
-
-    offer: Offer
-    machines: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +35,7 @@ class _Asked:
     finetunes: Mapping[str, Finetune]
     ways: Mapping[str, list[Way]]
     unusable: Mapping[str, list[Unusable]]
-    used: Sequence[Used]
+    beside: Sequence[Rental]
 
     def jobs(self, short_too: bool = False) -> tuple[Jobs, list[Way]]:
         """Return the program over the ways that can run, or over those that lack memory too."""
@@ -82,20 +75,22 @@ class _Asked:
             ) -> float:
                 return weight(offer) if region in ("", offer.region) else 0.0
 
-            taken = sum(counted(row.offer) * row.machines for row in self.used)
+            used = sum(counted(row.offer) * row.machines for row in self.beside)
             weights = {n: counted(o.offer) * o.machines for n, o in enumerate(options) if counted(o.offer)}
-            found.append(Bound(f"limits {name}", at_most - taken, weights))
+            found.append(Bound(f"limits {name}", at_most, weights, used=used))
         for offer in dict.fromkeys(offers):
             if offer.available is not None:
                 mine = {n: float(o.machines) for n, o in enumerate(options) if o.offer == offer}
-                found.append(Bound(f"{offer.name}@{offer.region} available", offer.available, mine))
+                used = machines_beside(offer, self.beside)
+                name = f"{offer.name}@{offer.region} available"
+                found.append(Bound(name, offer.available, mine, used=used))
         return found
 
 
 def plan_jobs(
     finetunes: Mapping[str, Finetune],
     activations: Mapping[str, ActivationChoice],
-    used: Sequence[Used] = (),
+    beside: Sequence[Rental] = (),
     time_limit_s: float = 60.0,
 ) -> list[Planned]:
     """Return the cheapest jobs that keep all deadlines, budgets and shared limits; one for each fine-tune.
@@ -110,7 +105,7 @@ def plan_jobs(
     }
     ways = {name: rows for name, (rows, _) in found.items()}
     unusable = {name: rows for name, (_, rows) in found.items()}
-    asked = _Asked(finetunes, ways, unusable, used)
+    asked = _Asked(finetunes, ways, unusable, beside)
     for name, finetune in finetunes.items():
         if not any(runnable(ways[name])):
             raise_short(finetune, ways[name], unusable[name], activations[name])
@@ -121,12 +116,14 @@ def plan_jobs(
     binding = _binding(asked, jobs, chosen, time_limit_s)
     timings = {"build_s": built - started, "solve_s": solved - built}
     picked = {jobs.options[number].job: rows[number] for number in chosen.options}
+    kept = [n for n in range(len(rows)) if jobs.holds(jobs.others(chosen.options, n))]
     return [
         Planned(
             job_payload(
                 name,
                 finetune,
                 picked[name],
+                [rows[n] for n in kept if jobs.options[n].job == name],
                 ways[name],
                 unusable[name],
                 binding,
@@ -157,7 +154,7 @@ def _binding(asked: _Asked, jobs: Jobs, chosen: Chosen, time_limit_s: float) -> 
     rows = []
     for bound in jobs.bounds:
         free = cheapest(jobs.without(bound), time_limit_s)
-        rows.append(_row(f"{bound.name}: {bound.at_most:g}{bound.unit}", jobs, free, chosen))
+        rows.append(_row(bound.text, jobs, free, chosen))
     everything, _ = asked.jobs(short_too=True)
     rows.append(_row(MEMORY, everything, cheapest(everything, time_limit_s), chosen))
     return rows

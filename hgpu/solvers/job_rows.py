@@ -16,7 +16,7 @@ from hgpu.catalog.gpus import resolve_gpu
 from hgpu.core.provenance import Provenance
 from hgpu.core.training import Method, Offload
 from hgpu.solvers.job_tiers import placement_gap
-from hgpu.solvers.job_ways import GIB, Unusable, Way, runnable, training_of
+from hgpu.solvers.job_ways import GIB, Unusable, Way, training_of
 from hgpu.specs.finetune_job import Finetune
 
 MOST_ALTERNATIVES = 8
@@ -26,13 +26,17 @@ def job_payload(
     name: str,
     finetune: Finetune,
     way: Way,
+    kept: Sequence[Way],
     ways: Sequence[Way],
     unusable: Sequence[Unusable],
     binding: Sequence[BindingRow],
     together_with: Sequence[str],
     size: tuple[int, int],
 ) -> JobPayload:
-    """Return the payload of a job that runs as `way`; `ways` are all that were tried, the cheapest first."""
+    """Return the payload of a job that runs as `way`.
+
+    `ways` are all that were tried, the cheapest first, and `kept` those that could take its place.
+    """
     spec, training = finetune.spec, training_of(finetune)
     return JobPayload(
         name=finetune.name,
@@ -57,7 +61,7 @@ def job_payload(
             error=way.activations.error,
         ),
         binding=list(binding),
-        alternatives=_alternatives(finetune, way, ways),
+        alternatives=_alternatives(way, kept),
         refused=_refused(ways, unusable),
         together_with=list(together_with),
         solver=JobSolver(
@@ -106,17 +110,11 @@ def _placement(way: Way) -> list[PlacedRow]:
     ]
 
 
-def _alternatives(finetune: Finetune, chosen: Way, ways: Sequence[Way]) -> list[JobChoice]:
-    """Return the cheapest way of each method, rank, offloading and GPU type that keeps deadline and budget.
-
-    The runner-up is the first of them.
-    """
+def _alternatives(chosen: Way, kept: Sequence[Way]) -> list[JobChoice]:
+    """Return the cheapest way of each method, rank, offloading and GPU type; the runner-up is the first."""
     found: dict[tuple[Method, int, Offload, str], Way] = {_kind(chosen): chosen}
-    for way in runnable(ways):
-        if way.hours <= (finetune.spec.deadline_h or way.hours) and way.cost_usd <= (
-            finetune.spec.budget_usd or way.cost_usd
-        ):
-            found.setdefault(_kind(way), way)
+    for way in kept:
+        found.setdefault(_kind(way), way)
     return [choice_of(way) for way in list(found.values())[1 : 1 + MOST_ALTERNATIVES]]
 
 
@@ -137,9 +135,10 @@ def _refused(ways: Iterable[Way], unusable: Sequence[Unusable]) -> list[RefusedR
             f"{near.variant.name}, micro-batch {near.variant.micro_batch}: {near.short_bytes / GIB:.1f} GiB"
         )
         rows.append(RefusedRow(reason=f"too little memory on {gpu}", ways=len(lacking), nearest=nearest))
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Unusable]] = {}
     for row in unusable:
-        reasons.setdefault(row.reason, []).append(row.way)
+        reasons.setdefault(row.text, []).append(row)
     return rows + [
-        RefusedRow(reason=reason, ways=len(named), nearest=named[0]) for reason, named in reasons.items()
+        RefusedRow(reason=text, ways=len(named), nearest=min(named, key=lambda row: row.short_bytes).way)
+        for text, named in reasons.items()
     ]

@@ -21,11 +21,12 @@ def raise_short(
 ) -> NoReturn:
     """Raise Infeasible with what the nearest way lacks and what would make one fit."""
     reasons = dict.fromkeys(row.reason for row in unusable)
+    mended = dict.fromkeys(row.fix for row in unusable if row.fix)
     if not ways:
         raise Infeasible(
             f"nothing can train {finetune.name}",
             "; ".join(reasons) or "no offer has as many GPUs as the degrees ask for",
-            "allow other GPUs, degrees or offers",
+            "; or ".join(mended) or "allow other GPUs, degrees or offers",
         )
     near = min(ways, key=lambda way: (way.short_bytes, *way.key))
     moment = peak(near.moments)
@@ -40,7 +41,7 @@ def raise_short(
     raise Infeasible(
         f"no way to train {finetune.name} fits in memory",
         "; ".join([why, *reasons]),
-        ", or ".join(fixes) if fixes else "allow GPUs with more memory, or a smaller model",
+        ", or ".join([*fixes, *mended]) or "allow GPUs with more memory, or a smaller model",
     )
 
 
@@ -50,12 +51,7 @@ def _changed(finetune: Finetune, activations: ActivationChoice) -> Iterator[tupl
         best = _fitting(finetune, update, activations)
         if best is not None:
             yield best.cost_usd, words, best.name
-    for power in range(1, finetune.spec.context.bit_length()):
-        context = finetune.spec.context >> power
-        best = _fitting(finetune, {"context": context}, activations)
-        if best is not None:
-            yield best.cost_usd, f"lower context to {context}", best.name
-            return
+    yield from _shortened(finetune, {}, "lower context", activations)
 
 
 def _changed_twice(finetune: Finetune, activations: ActivationChoice) -> Iterator[tuple[float, str, str]]:
@@ -64,6 +60,22 @@ def _changed_twice(finetune: Finetune, activations: ActivationChoice) -> Iterato
         best = _fitting(finetune, update | other, activations)
         if best is not None:
             yield best.cost_usd, f"{words} and {more.removeprefix('allow ')}", best.name
+    for words, update in _changes(finetune):
+        yield from _shortened(finetune, update, f"{words} and lower context", activations)
+
+
+def _shortened(
+    finetune: Finetune, update: dict[str, Any], words: str, activations: ActivationChoice
+) -> Iterator[tuple[float, str, str]]:
+    """Yield the same of the longest of half, a quarter, … of the context that fits under a changed spec."""
+    contexts = [finetune.spec.context >> power for power in range(1, finetune.spec.context.bit_length())]
+    if not contexts or _fitting(finetune, update | {"context": 1}, activations) is None:
+        return
+    for context in contexts:
+        best = _fitting(finetune, update | {"context": context}, activations)
+        if best is not None:
+            yield best.cost_usd, f"{words} to {context}", best.name
+            return
 
 
 def _fitting(finetune: Finetune, update: dict[str, Any], activations: ActivationChoice) -> Way | None:

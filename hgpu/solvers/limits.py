@@ -8,6 +8,7 @@ GPUs), an offer, a cloud, a region or a market (their machines), or one of these
 from collections.abc import Callable, Mapping, Sequence
 
 from hgpu.catalog.gpus import resolve_gpu
+from hgpu.core.allocation import Rental
 from hgpu.core.errors import InputError, UnknownName
 from hgpu.core.offer import Market, Offer
 from hgpu.solvers.problem import Column, Limit, Unit
@@ -27,15 +28,16 @@ def limits_of(services: Mapping[str, Service], columns: Sequence[Column]) -> lis
     Raises UnknownName for a limit on something that no service has, and InputError where two give
     one limit two values.
     """
+    beside = next((service.beside for service in services.values()), ())
     limits = [
-        _limit(name, at_most, list(services.values()), columns)
+        _limit(name, at_most, list(services.values()), columns, beside)
         for name, at_most in _shared(list(services.values())).items()
     ]
     for offer in dict.fromkeys(offer for service in services.values() for offer in service.offers):
         if offer.available is not None:
             mine = {c: 1.0 for c, column in enumerate(columns) if column.offer == offer}
-            name = f"{offer.name}@{offer.region} available: {offer.available}"
-            limits.append(Limit(name, mine, at_most=offer.available))
+            used = machines_beside(offer, beside)
+            limits.append(_left(f"{offer.name}@{offer.region} available", offer.available, mine, used))
     for key, service in services.items():
         if service.min_engines > 1:
             mine = {c: 1.0 for c, column in enumerate(columns) if column.service == key}
@@ -57,7 +59,13 @@ def _shared(services: Sequence[Service]) -> dict[str, int]:
     return limits
 
 
-def _limit(name: str, at_most: int, services: Sequence[Service], columns: Sequence[Column]) -> Limit:
+def _limit(
+    name: str,
+    at_most: int,
+    services: Sequence[Service],
+    columns: Sequence[Column],
+    beside: Sequence[Rental],
+) -> Limit:
     what, _, region = name.partition("@")
     offers = [offer for service in services for offer in service.offers]
     if region and region not in {offer.region for offer in offers}:
@@ -68,7 +76,14 @@ def _limit(name: str, at_most: int, services: Sequence[Service], columns: Sequen
         for c, column in enumerate(columns)
         if region in ("", column.offer.region) and weight(column.offer)
     }
-    return Limit(f"{name}: {at_most}", weights, at_most)
+    used = sum(weight(row.offer) * row.machines for row in beside if region in ("", row.offer.region))
+    return _left(name, at_most, weights, used)
+
+
+def _left(name: str, at_most: int, weights: Mapping[int, float], used: float) -> Limit:
+    """Return a cap without what runs beside the services."""
+    said = f", {used:g} of it used beside" if used else ""
+    return Limit(f"{name}: {at_most}{said}", weights, max(0.0, at_most - used), used=used)
 
 
 def weight_of(what: str, offers: Sequence[Offer]) -> Weight:
@@ -84,6 +99,12 @@ def weight_of(what: str, offers: Sequence[Offer]) -> Weight:
     except UnknownName as error:
         raise UnknownName("limit", what, {*names, *gpus, *TOTALS}) from error
     return lambda offer: float(offer.gpu_count * (offer.gpu == gpu))
+
+
+def machines_beside(offer: Offer, beside: Sequence[Rental]) -> int:
+    """Return how many of an offer's machines run something else."""
+    place = (offer.name, offer.region)
+    return sum(row.machines for row in beside if (row.offer.name, row.offer.region) == place)
 
 
 def _names(offer: Offer) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ class Limit:
     """Σ weights[column] · count ≤ at_most (or ≥ at_least), with the name that users gave it.
 
     Counted are the machines, or the engines, of each column. A machine that several columns share is
-    counted once: the columns of an offer must have the same weight per machine.
+    counted once: the columns of an offer must have the same weight per machine. What runs beside the services
+    is taken off `at_most` before, and kept in `used`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Limit:
     at_most: float | None = None
     at_least: float | None = None
     unit: Unit = Unit.MACHINES
+    used: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,10 @@ def raise_infeasible(problem: Problem) -> NoReturn:
         reason = f"limit {alone} alone stands in the way (limits: {names})"
         costs = [(_cost_with(problem, limit, value), limit, value) for limit, value in needed]
         costs.sort(key=lambda row: (row[0], row[1].name))
-        ways = [f"{_verb(row)} '{row.name}' to {value:g} ({cost:,.2f} USD/h)" for cost, row, value in costs]
+        ways = [
+            f"{_verb(row)} '{row.name}' to {value + row.used:g} ({cost:,.2f} USD/h)"
+            for cost, row, value in costs
+        ]
         fix = f"{', or '.join(ways)}; or lower the rate, or allow more offers"
     elif len(problem.limits) > 1:
         reason = f"several limits together forbid it (limits: {names})"

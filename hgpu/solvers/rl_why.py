@@ -97,15 +97,13 @@ def _missing(problem: Problem, component: Component, gpu: str, gpus: int) -> str
             if (envs := problem.stage_envs(component, n, stages)) is not None
         }
         outside = sorted(x for x in asked if not curve.lowest <= x <= curve.highest)
-        return f"{component.name} on {gpu}: {_listed(outside)} environments a process" if outside else ""
+        return f"{component.name} on {gpu}: {_listed(outside, 'environments a process')}" if outside else ""
     counts = [n for n in range(1, gpus + 1) if component.processes(n) is not None]
     outside = [n for n in counts if not curve.lowest <= n <= curve.highest]
-    return f"{component.name} on {gpu}: {_listed(outside)} GPUs" if outside else ""
+    return f"{component.name} on {gpu}: {_listed(outside, 'GPUs')}" if outside else ""
 
 
-def _listed(numbers: list[int]) -> str:
-    return (
-        ", ".join(map(str, numbers))
-        if len(numbers) <= 4
-        else f"{numbers[0]} to {numbers[-1]}, outside its profile,"
-    )
+def _listed(numbers: list[int], unit: str) -> str:
+    if len(numbers) <= 4:
+        return f"{', '.join(map(str, numbers))} {unit}"
+    return f"those of {numbers[0]} to {numbers[-1]} {unit} that are outside its profile"

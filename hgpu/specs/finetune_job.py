@@ -21,6 +21,14 @@ GIGA = 1e9
 
 
 @dataclass(frozen=True, slots=True)
+class HostUnknown:
+    """What isn't known of a machine's memory, and what to say in the spec."""
+
+    reason: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finetune:
     """A fine-tune to plan: the spec with its model, linear modules, number format and offers.
 
@@ -38,7 +46,9 @@ class Finetune:
     @property
     def name(self) -> str:
         """The model and how much it is trained, for titles and slugs."""
-        return f"{Path(self.spec.model).name} {self.spec.total_tokens / 1e6:.3g}M tokens"
+        tokens = self.spec.total_tokens
+        size = f"{tokens / 1e9:.4g}B" if tokens >= 1e9 else f"{tokens / 1e6:.3g}M"
+        return f"{Path(self.spec.model).name} {size} tokens"
 
     def mixed(self, method: Method) -> bool:
         """Tell whether a method keeps weights and Adam states in fp32 and computes in 16 bits."""
@@ -66,29 +76,33 @@ class Finetune:
                 for micro_batch in self.micro_batches(dp):
                     yield Variant(method, rank, offload, checkpointing, sharding, micro_batch, tp, dp)
 
-    def host_tiers(self, offer: Offer, offload: Offload) -> list[MemoryTier] | str:
-        """Return a machine's memory for offloading, or why there is none to plan with."""
+    def host_tiers(self, offer: Offer, offload: Offload) -> list[MemoryTier] | HostUnknown:
+        """Return a machine's memory for offloading, or what of it isn't known."""
         host = self.spec.host
         if self.measured:
             return self._measured_tiers(offload)
         capacity = round((offer.host_memory_gib or host.memory_gib or 0) * GIB)
-        if not capacity or host.bandwidth_gb_s is None:
-            missing = "host.bandwidth_gb_s" if capacity else "host.memory_gib"
-            return f"the host memory of {offer.name} isn't known: give {missing}"
+        if host.bandwidth_gb_s is None:
+            return HostUnknown(
+                "how fast the host's memory is isn't known",
+                "give host.bandwidth_gb_s, and host.memory_gib for machines whose memory isn't known either",
+            )
+        if not capacity:
+            return HostUnknown("how much memory the host has isn't known", "give host.memory_gib")
         bandwidth = host.bandwidth_gb_s * GIGA
         tiers = [MemoryTier("DRAM", capacity, bandwidth, bandwidth)]
         if offload is Offload.TIERED:
             if not host.cxl_cards:
-                return "no CXL cards to tier with: give host.cxl_cards"
+                return HostUnknown("there are no CXL cards to tier with", "give host.cxl_cards")
             size, speed = round((host.cxl_memory_gib or 0) * GIB), (host.cxl_bandwidth_gb_s or 0) * GIGA
             tiers += [MemoryTier(f"CXL {n}", size, speed, speed) for n in range(1, host.cxl_cards + 1)]
         return tiers
 
-    def _measured_tiers(self, offload: Offload) -> list[MemoryTier] | str:
+    def _measured_tiers(self, offload: Offload) -> list[MemoryTier] | HostUnknown:
         if offload is not Offload.TIERED:
             return [self.measured[0]]
         if len(self.measured) < 2:
-            return "the machine of host.profile has one memory node, and nothing to tier with"
+            return HostUnknown("the machine of host.profile has one memory node", "allow offload: zero3")
         return list(self.measured)
 
 
@@ -98,17 +112,18 @@ def finetune_of(spec: FinetuneSpec) -> Finetune:
     Raises InputError or UnknownName for whatever the spec names and can't be used.
     """
     model, config = load_model(spec.model, spec.dtype), load_config(spec.model)
+    if model.is_moe:
+        raise InputError(
+            f"fine-tunes of {spec.model} can't be planned",
+            f"it routes each token to {model.experts_per_token} of {model.experts} experts, and what "
+            "activations take then isn't modelled",
+            "choose a dense model; see `hgpu init offload` for serving a mixture of experts",
+        )
     if model.weight_dtype not in TRAINED_DTYPES:
         raise InputError(
             f"{spec.model} is stored in {model.weight_dtype}, which can't be trained in",
             "the spec gives no dtype",
-            f"set dtype to {', '.join(TRAINED_DTYPES)}",
-        )
-    if model.is_moe:
-        raise InputError(
-            f"{spec.model} routes tokens to experts",
-            "what their activations take depends on the routing, and isn't modelled",
-            "plan for a dense model",
+            f"set dtype to {', '.join(TRAINED_DTYPES[:-1])} or {TRAINED_DTYPES[-1]}",
         )
     if spec.context > model.max_context_tokens:
         raise InputError(

@@ -53,10 +53,11 @@ def load_any(path: Path, overrides: dict[str, Any] | None = None) -> AnySpec:
         # A key that is there under another name is missing too: its name says more.
         found = error.errors()
         first = next((row for row in found if row["type"] == "extra_forbidden"), found[0])
-        place = ".".join(str(part) for part in first["loc"]) or "the spec"
+        place = ".".join(str(part) for part in first["loc"])
         line = _line_of(node, first["loc"])
         where = f"{path}, line {line}" if line else str(path)
-        raise InputError(f"{where}: bad {place}", _why(first, kind), _fix(first, kind)) from error
+        what = f"bad {place}" if place else "its fields don't fit together"
+        raise InputError(f"{where}: {what}", _why(first, kind), _fix(first, kind)) from error
 
 
 def _why(error: Any, kind: str) -> str:
@@ -74,7 +75,7 @@ def _fix(error: Any, kind: str) -> str:
         return f"remove it, or see `hgpu init {kind}` for the keys there are"
     if error["type"] == "missing":
         return f"add it; see `hgpu init {kind}` for an example"
-    return f"mend that field; `hgpu init {kind}` writes a commented example"
+    return f"mend that; `hgpu init {kind}` writes a commented example"
 
 
 def _keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
@@ -98,7 +99,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _parse(path: Path) -> yaml.Node | None:
     try:
-        return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"can't read spec {path}",
@@ -111,6 +112,32 @@ def _parse(path: Path) -> yaml.Node | None:
         raise InputError(
             f"{where}: not YAML", getattr(error, "problem", None) or str(error), "mend that line"
         ) from error
+    _refuse_twins(path, node)
+    return node
+
+
+def _refuse_twins(path: Path, node: yaml.Node | None) -> None:
+    """Raise InputError for a key that a mapping has twice: all but the last would be passed over."""
+    left, seen = [node], set[int]()  # anchors may lead back to where they are
+    while left:
+        node = left.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            left += node.value
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if str(key.value) in lines:
+                raise InputError(
+                    f"{path}, line {line}: {key.value} is given twice",
+                    f"line {lines[key.value]} has it, too, and one of them would be passed over",
+                    "keep one of them",
+                )
+            lines[str(key.value)] = line
+            left.append(value)
 
 
 def _document(path: Path, node: yaml.Node | None) -> dict[str, Any]:

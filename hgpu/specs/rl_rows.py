@@ -30,7 +30,11 @@ def read_rows(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8")
         raw = _csv(text) if path.suffix == ".csv" else json.loads(text)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"can't read profiles from {path}", str(error), "give a CSV or JSON file") from error
+        raise InputError(
+            f"can't read profiles from {path}",
+            getattr(error, "strerror", None) or str(error),
+            "give a CSV or JSON file",
+        ) from error
     try:
         return TypeAdapter(list[Row]).validate_python(raw)
     except ValidationError as error:

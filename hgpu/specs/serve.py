@@ -1,8 +1,9 @@
 """The spec file of `kind: serve`: a model, a workload, objectives, and what may be rented."""
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hgpu.artifacts.manifest import Strict
 from hgpu.core.gpu import DType
@@ -12,7 +13,18 @@ from hgpu.core.slo import Objective, Slo, Tier
 from hgpu.specs.offload import OffloadSpec
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+
+
+def _whole(value: Any) -> Any:
+    """Return 1e8 as the whole number that it means: PyYAML takes it for a text."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return value
+    return int(number) if number.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Degree = Literal[1, 2, 4, 8]
 Routing = Literal["input", "lengths"]
 

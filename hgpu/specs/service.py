@@ -10,6 +10,7 @@ from hgpu.artifacts.manifest import InputRef
 from hgpu.catalog.gpus import resolve_gpu
 from hgpu.catalog.models import load_model
 from hgpu.catalog.offers import load_offers, select_offers
+from hgpu.core.allocation import Rental
 from hgpu.core.errors import InputError
 from hgpu.core.model import ModelSpec
 from hgpu.core.offer import Offer
@@ -30,7 +31,8 @@ class Service:
     how many engines must run at least, and `spare_machines` how many each pool can lose. At most
     `spot_share` of a bucket goes to spot machines, which are there `spot_availability` of the time.
     `files` are the inputs by their hashes. Where it is `routed_by_input`, requests of one input are shared
-    out alike whatever their output, which no router knows beforehand.
+    out alike whatever their output, which no router knows beforehand. Machines `beside` it run something
+    else: they count against limits and supply.
     """
 
     model: ModelSpec
@@ -49,6 +51,7 @@ class Service:
     trace: Path | None = None
     routed_by_input: bool = True
     routing: str | None = None
+    beside: tuple[Rental, ...] = ()
 
     @property
     def name(self) -> str:

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from tests_types import Run
 
+from hgpu.artifacts.store import Draft, load, save
+from hgpu.catalog.models import load_model
+from hgpu.core.gpu import DType
+
 SPEC = """kind: finetune
 model: Llama-3.2-1B
 method: [lora, lamda]
@@ -16,6 +20,14 @@ gpus: L4
 offers: {clouds: [aws]}
 data: train.jsonl
 """
+SERVICE = """kind: serve
+model: Llama-3.2-1B
+workload: {lengths: chat, rate_rps: 1}
+slo: {tpot_ms: 120}
+gpus: [L4]
+offers: {clouds: [aws]}
+"""
+SYSFS = Path(__file__).parents[1] / "profilers" / "sysfs" / "cxl"
 
 
 @pytest.fixture
@@ -63,15 +75,55 @@ def test_jobs_share_limits_with_each_other_and_with_a_plan_beside_them(hgpu: Run
     for path in (spec, other):
         path.write_text(SPEC + "limits: {L4: 2}\n")
     service = spec.with_name("service.yaml")
-    service.write_text(
-        "kind: serve\nmodel: Llama-3.2-1B\nworkload: {lengths: chat, rate_rps: 1}\nslo: {tpot_ms: 120}\n"
-        "gpus: [L4]\noffers: {clouds: [aws]}\n"
-    )
+    service.write_text(SERVICE)
     served = json.loads(hgpu("plan", str(service), "--json").stdout)
     assert [row["count"] for row in served["allocation"]] == [1]
     beside = hgpu("plan", str(spec), str(other), "--beside", served["digest"][:12])
-    assert beside.returncode == 3 and "limits L4: 1" in beside.stderr
+    assert beside.returncode == 3 and "limits L4: 2, 1 of it used beside" in beside.stderr
+    assert "raise limits L4 to 3 (" in beside.stderr
     assert len(json.loads(hgpu("plan", str(spec), str(other), "--json").stdout)["jobs"]) == 2
+
+
+def test_a_service_is_planned_beside_a_job_that_runs_and_the_job_is_in_its_lineage(
+    hgpu: Run, spec: Path
+) -> None:
+    job = json.loads(hgpu("plan", str(spec), "--json").stdout)
+    ref, machines = job["digest"][:12], job["choice"]["machines"]
+    service = spec.with_name("service.yaml")
+    service.write_text(SERVICE + f"limits: {{L4: {machines}}}\n")
+    assert hgpu("plan", str(service)).returncode == 0
+    full = hgpu("plan", str(service), "--beside", ref)
+    assert full.returncode == 3 and f"'L4: {machines}, {machines} of it used beside' to 2" in full.stderr
+    service.write_text(SERVICE + f"limits: {{L4: {machines + 1}}}\n")
+    planned = hgpu("plan", str(service), "--beside", ref, "--beside", ref, "--json")
+    assert planned.returncode == 0, planned.stderr
+    shown = hgpu("show", json.loads(planned.stdout)["digest"][:12], "--lineage")
+    assert "beside" in shown.stdout and ref in shown.stdout
+    other = hgpu("profile", "memory", "--sysfs", str(SYSFS), "--json")
+    wrong = hgpu("plan", str(service), "--beside", json.loads(other.stdout)["digest"][:12])
+    assert wrong.returncode != 0 and "is a memory" in wrong.stderr
+
+
+def test_named_activations_are_those_of_the_model_and_format_or_refused(hgpu: Run, spec: Path) -> None:
+    golden = load(Path(__file__).parents[1] / "artifacts" / "golden" / "activations.v1").payload
+    payload = golden.model_copy(update={"model": load_model("Qwen2.5-7B"), "dtype": DType.BF16})
+    measured = str(save(spec.parent / "results", Draft("activations", "qwen", payload)).path)
+    refused = hgpu("plan", str(spec), "--activations", measured)
+    assert refused.returncode == 2 and "of another model or format" in refused.stderr
+    assert "Qwen/Qwen2.5-7B in bf16" in refused.stderr
+    other = spec.with_name("other.yaml")
+    other.write_text(SPEC.replace("Llama-3.2-1B", "Qwen2.5-7B").replace("gpus: L4", "gpus: H100-SXM"))
+    both = hgpu("plan", str(spec), str(other), "--activations", measured, "--json")
+    assert both.returncode == 0, both.stderr
+    inputs = [hgpu("show", job["digest"][:12], "--lineage").stdout for job in json.loads(both.stdout)["jobs"]]
+    assert ["activations" in text for text in inputs] == [False, True]
+
+
+def test_a_job_is_planned_beside_another_job(hgpu: Run, spec: Path) -> None:
+    spec.write_text(SPEC + "limits: {L4: 1}\n")
+    job = json.loads(hgpu("plan", str(spec), "--json").stdout)
+    again = hgpu("plan", str(spec), "--beside", job["digest"][:12])
+    assert again.returncode == 3 and "raise limits L4 to 2 (" in again.stderr
 
 
 def test_options_and_specs_of_other_plans_are_refused(hgpu: Run, spec: Path) -> None:
@@ -81,7 +133,7 @@ def test_options_and_specs_of_other_plans_are_refused(hgpu: Run, spec: Path) -> 
     assert hgpu("init", "serve", "--out", str(service)).returncode == 0
     mixed = hgpu("plan", str(spec), str(service))
     assert mixed.returncode == 2 and "--beside" in mixed.stderr
-    foreign = hgpu("plan", str(service), "--beside", "latest")
+    foreign = hgpu("plan", str(service), "--activations", "latest")
     assert foreign.returncode == 2 and "of fine-tunes" in foreign.stderr
     gpu = hgpu("profile", str(spec), "--gpu", "L4")
     assert gpu.returncode == 2 and "--gpu" in gpu.stderr
@@ -112,8 +164,7 @@ def test_a_plan_becomes_files_for_a_cluster_and_for_skypilot(hgpu: Run, spec: Pa
 
 
 def test_a_measured_or_recorded_memory_is_what_tensors_are_placed_in(hgpu: Run, spec: Path) -> None:
-    sysfs = Path(__file__).parents[1] / "profilers" / "sysfs" / "cxl"
-    memory = json.loads(hgpu("profile", "memory", "--sysfs", str(sysfs), "--json").stdout)
+    memory = json.loads(hgpu("profile", "memory", "--sysfs", str(SYSFS), "--json").stdout)
     tiered = SPEC.replace("[lora, lamda]", "full") + "offload: tiered\ncheckpointing: true\n"
     spec.write_text(f"{tiered}host: {{profile: {memory['digest'][:12]}}}\n")
     done = hgpu("plan", str(spec), "--json")

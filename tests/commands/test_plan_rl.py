@@ -58,7 +58,7 @@ def test_options_that_a_loop_has_no_use_for_are_refused(hgpu: Run, tmp_path: Pat
     (tmp_path / "loop.yaml").write_text(template("rl"))
     place_spec(tmp_path / "loop.yaml", tmp_path / "results")
     for words, said in (
-        (("plan", "loop.yaml", "--refine"), "--refine: of plans of services"),
+        (("plan", "loop.yaml", "--refine"), "--refine: not of placements of loops"),
         (("deploy", "latest", "--target", "rlinf"), "hgpu doesn't launch loops itself"),
         (("deploy", "latest", "--target", "rlinf", "--dry-run", "--autoscale"), "--autoscale: of plans of"),
     ):

@@ -60,7 +60,7 @@ def test_copies_sum_their_gradients_once_a_step_and_zero3_moves_weights_each_pas
     asked = training(16)
     copies = replace(FULL, dp=8)
     plain = optimizer_step(asked, copies, activations(asked, copies), hardware(), 1)
-    summed = 2 * 7 / 8 * 4 * asked.model.total_params / hardware().copy_bytes_per_s
+    summed = 2 * 7 / 8 * 4 * asked.model.total_params / hardware().peer_bytes_per_s
     assert plain.seconds_by_bound["peer link"] == pytest.approx(summed)
     parts = replace(copies, sharding=Sharding.ZERO3)
     moved = [
@@ -75,7 +75,20 @@ def test_a_slow_network_binds_copies_on_several_machines() -> None:
     copies = replace(FULL, dp=16)
     near = optimizer_step(asked, copies, activations(asked, copies), hardware(machines=2, network=1e12), 1)
     far = optimizer_step(asked, copies, activations(asked, copies), hardware(machines=2, network=1e9), 1)
-    assert far.bound == "peer link" and far.total_s > near.total_s
+    assert far.bound == "network" and far.total_s > near.total_s
+
+
+@pytest.mark.parametrize("sharding", Sharding)
+def test_the_parts_of_a_copy_share_the_network_of_their_machine(sharding: Sharding) -> None:
+    def network_s(tp: int) -> float:
+        variant = replace(FULL, tp=tp, dp=16 // tp * 8, sharding=sharding)
+        asked, far = training(16), hardware(machines=16, network=1e8)
+        return optimizer_step(asked, variant, activations(asked, variant), far, 1).seconds_by_bound["network"]
+
+    # All weights or gradients pass each machine's network once round, whether in one ring or in eight.
+    shares = [(tp, (128 // tp - 1) / (128 // tp)) for tp in (1, 2, 8)]
+    seconds = [network_s(tp) / share for tp, share in shares]
+    assert seconds == pytest.approx([seconds[0]] * 3, rel=0.02)
 
 
 def test_lamda_computes_less_than_lora_as_it_trains_less() -> None:

@@ -214,6 +214,15 @@ def test_void_points_of_a_load_test_are_marked_and_left_out_of_the_headline(tmp_
     assert "highest goodput\n7.76\n" in text  # of the valid points, not the 23.3 of the void one
 
 
+def test_a_placed_loop_shows_where_components_run_and_what_other_modes_cost(tmp_path: Path) -> None:
+    artifact = load(GOLDEN / "placement.v1")
+    text = read(page(tmp_path, artifact)).text
+    assert "the cheapest placement" in text or "the fastest placement" in text
+    for row in artifact.payload.components:
+        assert f"{row.first_gpu}-{row.last_gpu}" in text and row.name in text
+    assert {row.mode for row in artifact.payload.alternatives} <= set(text.replace(",", " ").split())
+
+
 def test_a_damaged_relative_is_named_and_the_page_still_drawn(tmp_path: Path) -> None:
     plan = saved_plan(tmp_path)
     simulation = saved_simulation(tmp_path, plan)

@@ -1,5 +1,6 @@
 """Jobs that share machines: the choice is the best there is, and what stands in the way is named."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hgpu.core.allocation import Rental
 from hgpu.core.errors import Infeasible, InputError, UnknownName
 from hgpu.core.offer import Market, Offer
 from hgpu.latency.training_select import ActivationChoice
-from hgpu.solvers.job_plan import Used, plan_jobs
+from hgpu.solvers.job_plan import plan_jobs
 from hgpu.solvers.jobs import Bound, Jobs, Option, choose
 from hgpu.specs.finetune import FinetuneSpec
 from hgpu.specs.finetune_job import Finetune, finetune_of
@@ -73,11 +75,50 @@ def test_a_bound_in_the_way_is_named_with_the_value_and_price_that_would_do() ->
     assert "raise deadline_h to 9 h (21.00 USD" in caught.value.fix
 
 
-def test_where_several_bounds_forbid_it_all_are_named() -> None:
+def test_where_several_bounds_forbid_it_all_are_named_with_what_the_cheapest_needs() -> None:
     jobs = jobs_of([("a", 10, 30, 3), ("b", 1, 1, 1)], deadline=5, cap=2)
     with pytest.raises(Infeasible, match="several of them") as caught:
         choose(jobs)
     assert "deadline_h: 5 h" in caught.value.why and "machines: 2" in caught.value.why
+    assert "raise deadline_h to 30 h and machines to 4 (11.00 USD" in caught.value.fix
+
+
+@given(st.floats(1e-6, 1e9), st.floats(1e-3, 1.0))
+def test_the_value_that_would_do_does_when_it_is_written_down(hours: float, part: float) -> None:
+    def asked(deadline_h: float) -> Jobs:
+        option = Option("a", "a", 1.0, hours, offer("x"), 1)
+        return Jobs((option,), (Bound("deadline_h", deadline_h, {0: hours}, " h"),))
+
+    with pytest.raises(Infeasible) as caught:
+        choose(asked(hours * part * 0.99))
+    needed = float(caught.value.fix.split("raise deadline_h to ")[1].split(" h")[0])
+    assert hours <= needed <= hours * 1.001
+    assert choose(asked(needed)).options == (0,)
+
+
+@given(st.floats(1e-9, 1e-3), st.floats(1e-6, 0.5))
+def test_a_job_of_less_than_a_cent_is_chosen_as_exactly_as_a_large_one(cost: float, more: float) -> None:
+    dear = Option("a", "dear", cost * (1 + more), 1.0, offer("x"), 1)
+    cheap = Option("a", "cheap", cost, 1.0, offer("y"), 1)
+    assert choose(Jobs((dear, cheap), ())).options == (1,)
+
+
+@given(st.floats(1e-9, 1e-3), st.floats(1e-6, 0.5))
+def test_a_deadline_of_a_moment_is_kept_as_exactly_as_a_long_one(hours: float, more: float) -> None:
+    late = Option("a", "late", 1.0, hours * (1 + more), offer("x"), 1)
+    early = Option("a", "early", 2.0, hours, offer("x"), 1)
+    deadline = Bound("deadline_h", hours, {0: late.hours, 1: early.hours})
+    assert choose(Jobs((late, early), (deadline,))).options == (1,)
+
+
+def test_what_runs_beside_forbids_no_way_that_takes_nothing_of_the_limit() -> None:
+    a, b = Option("a", "l4", 1.0, 1.0, offer("x"), 1), Option("a", "other", 2.0, 1.0, offer("y"), 1)
+    jobs = Jobs((a, b), (Bound("limits L4", 1, {0: 1.0}, used=3),))
+    assert choose(jobs).options == (1,)
+    with pytest.raises(Infeasible) as caught:
+        choose(Jobs((a,), jobs.bounds))
+    assert "limits L4: 1, 3 of it used beside" in caught.value.why
+    assert "raise limits L4 to 4 (" in caught.value.fix
 
 
 def finetune(**changes: Any) -> Finetune:
@@ -165,8 +206,23 @@ def test_two_jobs_share_a_limit_and_machines_beside_them_count() -> None:
     assert sorted(job.payload.choice.gpu for job in planned) == ["B200", "L4"]
     assert planned[0].payload.together_with == ["two"]
     l4 = next(o for o in asked["one"].offers if o.gpu == "L4" and o.gpu_count == 1)
-    beside = plan_jobs(asked, dict.fromkeys(asked, ESTIMATED), [Used(l4, 1)])
+    beside = plan_jobs(asked, dict.fromkeys(asked, ESTIMATED), [Rental(l4, 1)])
     assert {job.payload.choice.gpu for job in beside} == {"B200"}
+
+
+def test_what_runs_beside_counts_against_the_supply_of_an_offer_and_runners_up_keep_limits() -> None:
+    free = plan_jobs({"one": finetune()}, {"one": ESTIMATED})[0].payload
+    assert "B200" in {row.gpu for row in free.alternatives}
+    asked = finetune(method=["lora", "lamda"], limits={"B200": 0})
+    kept = plan_jobs({"one": asked}, {"one": ESTIMATED})[0].payload
+    assert {row.gpu for row in kept.alternatives} == {"L4"}
+    offers = tuple(replace(o, available=1) for o in asked.offers if (o.gpu, o.gpu_count) == ("L4", 1))
+    scarce = replace(asked, offers=offers)
+    names = {offer.name for offer in offers}
+    beside = [Rental(offer, 1) for offer in offers]
+    assert plan_jobs({"one": scarce}, {"one": ESTIMATED})[0].payload.choice.offer in names
+    with pytest.raises(Infeasible, match="available: 1, 1 of it used beside"):
+        plan_jobs({"one": scarce}, {"one": ESTIMATED}, beside)
 
 
 def test_jobs_that_disagree_about_a_limit_and_unknown_limits_are_refused() -> None:

@@ -67,6 +67,11 @@ def test_prices_that_are_too_old_name_the_age_that_would_do(tmp_path: Path) -> N
     assert service_of(load_spec(write(tmp_path, text.replace("days: 1", f"days: {days}"))))
 
 
+def test_an_anchor_that_leads_back_to_itself_is_no_endless_walk(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bad workload"):
+        load_spec(write(tmp_path, "kind: serve\nmodel: x\ngpus: &a [*a]\n"))
+
+
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, SPEC), {"slo.tpot_ms": 40, "workload.rate_rps": 9.0, "min_engines": 2})
     assert (spec.slo.tpot_ms, spec.workload.rate_rps, spec.min_engines) == (40, 9.0, 2)

@@ -57,7 +57,12 @@ def job_page(artifact: Artifact[JobPayload], related: Related) -> Page:
 
 def _costs(payload: JobPayload, source: str) -> Block:
     rows = [
-        Bar(f"{row.variant.name}, {row.variant.gpus}× {row.gpu}", row.cost_usd, f"{usd(row.cost_usd)} USD")
+        Bar(
+            f"{row.variant.gpus}× {row.gpu}, {row.variant.name}",
+            row.cost_usd,
+            f"{usd(row.cost_usd)} USD",
+            chosen=row is payload.choice,
+        )
         for row in (payload.choice, *payload.alternatives)
     ]
     data = from_terminal(choices_table(payload), source)

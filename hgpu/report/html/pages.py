@@ -11,6 +11,7 @@ from hgpu.report.html.comparison import comparison_page
 from hgpu.report.html.job import job_page
 from hgpu.report.html.latency import latency_page
 from hgpu.report.html.load import load_page
+from hgpu.report.html.placement import placement_page
 from hgpu.report.html.plan import plan_page
 from hgpu.report.html.profile import profile_page
 from hgpu.report.html.simulation import simulation_page
@@ -23,6 +24,7 @@ PAGES: dict[str, Callable[[Artifact[Any], Related], Page]] = {
     "load": load_page,
     "comparison": comparison_page,
     "job": job_page,
+    "placement": placement_page,
 }
 
 
