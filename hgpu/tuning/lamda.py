@@ -20,12 +20,16 @@ OVERSAMPLING = 8  # columns more than asked for, that the randomized method need
 
 
 class Init(StrEnum):
-    """What S starts as; the adapted map equals the plain one at the start in both.
+    """What B and S start as; the adapted map equals the plain one at the start in all three.
 
-    `spectral`: the singular values, and the base loses what B S A holds of it. `zero`: nothing, with all of
-    the base kept.
+    `spectral`: singular vectors and values, and the base loses what B S A holds of it. `balanced`: the same
+    product, but S is divided by its mean singular value, and B multiplied. Adam moves all numbers alike, so a
+    step of B changes the map by S times as much, and one of S by B times: at singular values of 10 the
+    spectral start changes far more by B than by S, and no one learning rate suits both. `zero`: S is nothing,
+    with all of the base kept.
     """
 
+    BALANCED = "balanced"
     SPECTRAL = "spectral"
     ZERO = "zero"
 
@@ -49,7 +53,7 @@ class Factors:
 
 
 def decompose(
-    weight: NDArray[np.floating], rank: int, init: Init = Init.SPECTRAL, iterations: int | None = None
+    weight: NDArray[np.floating], rank: int, init: Init = Init.BALANCED, iterations: int | None = None
 ) -> Factors:
     """Return the factors of a weight (out × in): the first `rank` singular triples.
 
@@ -59,9 +63,12 @@ def decompose(
     """
     check_rank(rank, weight.shape)
     u, sigma, vt = _svd(weight.astype(np.float32), rank, iterations)
-    start = np.diag(sigma[:rank]) if init is Init.SPECTRAL else np.zeros((rank, rank))
     a, b = np.ascontiguousarray(vt[:rank]), np.ascontiguousarray(u[:, :rank])
-    return Factors(a, start.astype(np.float32), b)
+    if init is Init.ZERO:
+        return Factors(a, np.zeros((rank, rank), dtype=np.float32), b)
+    mean = float(sigma[:rank].mean()) if init is Init.BALANCED else 1.0
+    scale = np.float32(mean or 1.0)  # a weight of zeros has nothing to balance
+    return Factors(a, np.diag(sigma[:rank] / scale).astype(np.float32), b * scale)
 
 
 def check_rank(rank: int, shape: Sequence[int], name: str = "") -> None:

@@ -41,7 +41,7 @@ class LamdaConfig(PeftConfig):  # type: ignore[misc]  # peft is not followed by 
     target_modules: list[str] | set[str] | str | None = None
     exclude_modules: list[str] | set[str] | str | None = None
     rank_pattern: dict[str, int] = field(default_factory=dict)
-    init: str = Init.SPECTRAL.value
+    init: str = Init.BALANCED.value
     svd_iterations: int | None = None
     modules_to_save: list[str] | None = None
     layers_to_transform: list[int] | int | None = None

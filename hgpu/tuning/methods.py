@@ -14,6 +14,8 @@ from hgpu.tuning.lamda import allocate_ranks, check_rank
 from hgpu.tuning.lamda_peft import LamdaConfig, LamdaLayer
 from hgpu.tuning.ranks import ALONE, Ranks
 
+SVD_ITERATIONS = 4  # the exact decomposition of a 7B model's weights takes hours
+
 
 def targeted(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
     """Return the linear layers whose name is, or ends with, one of `targets`.
@@ -82,7 +84,7 @@ def _config(job: TuneJob, ranks: dict[str, int]) -> LoraConfig | LamdaConfig:
     if job.method is Method.LORA:
         alphas = {name: job.alpha * rank / job.rank for name, rank in pattern.items()}
         return LoraConfig(**shared, lora_alpha=job.alpha, alpha_pattern=alphas)
-    return LamdaConfig(**shared)
+    return LamdaConfig(**shared, svd_iterations=SVD_ITERATIONS)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

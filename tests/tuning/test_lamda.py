@@ -40,6 +40,19 @@ def test_the_spectral_factors_are_the_best_of_their_rank() -> None:
     assert np.square(residual).sum() == pytest.approx(np.square(sigma[5:]).sum(), rel=1e-4)
 
 
+def test_the_balanced_start_is_the_spectral_one_with_values_around_one() -> None:
+    weight = 7 * drawn(24, 40)
+    balanced, spectral = decompose(weight, 6, Init.BALANCED), decompose(weight, 6, Init.SPECTRAL)
+    np.testing.assert_allclose(balanced.anchor, spectral.anchor, rtol=1e-5, atol=1e-4)
+    assert np.diag(balanced.s).mean() == pytest.approx(1) and np.diag(spectral.s).mean() > 10
+    assert np.linalg.norm(spectral.b, axis=0) == pytest.approx(np.ones(6))
+
+
+def test_a_weight_of_zeros_has_factors_that_are_numbers() -> None:
+    factors = decompose(np.zeros((8, 9), dtype=np.float32), 3)
+    assert np.isfinite(factors.b).all() and not factors.anchor.any()
+
+
 def test_the_zero_start_leaves_the_base_alone() -> None:
     weight = drawn(10, 12)
     factors = decompose(weight, 4, Init.ZERO)
