@@ -45,7 +45,8 @@ def autoscale(
 ) -> None:
     """Watch the load, forecast it, solve again, and say or serve what each pool is to have. Starts nothing.
 
-    Exit code 3 where --once finds no allocation, or caps that allow less than the load asks for.
+    Without --once it goes on until it is interrupted. Exit code 3 where --once finds no allocation, or caps
+    that allow less than the load asks for.
 
     Example: hgpu autoscale latest --metrics http://10.0.0.7:8000 --listen 0.0.0.0:8080
     """

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from real.weights import write_weights
-from safetensors.numpy import load_file, save_file
 
 from hgpu.artifacts.payloads.tuning import TuningPayload
 from hgpu.artifacts.resolve import entries
@@ -68,6 +67,8 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def write_untied(model: Path, folder: Path) -> None:
     """Write a copy of a model whose head isn't its embedding."""
+    from safetensors.numpy import load_file, save_file
+
     shutil.copytree(model, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
@@ -183,6 +184,8 @@ def test_each_process_of_a_sharded_model_keeps_half_of_it(pairs: list[Path]) -> 
 
 
 def test_a_sharded_model_is_saved_as_a_whole_one(pairs: list[Path]) -> None:
+    from safetensors.numpy import load_file
+
     roots = [pairs[WAYS.index((Method.FULL, sharding))] for sharding in Sharding]
     folders = [root / only(root).weights for root in roots]
     configs = [(folder / "config.json").read_text() for folder in folders]
