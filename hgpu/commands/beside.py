@@ -6,11 +6,11 @@ from typing import Any
 
 from hgpu.artifacts.payloads.job import JobChoice, JobPayload
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
+from hgpu.artifacts.payloads.rented import offer_of
 from hgpu.artifacts.resolve import resolve
 from hgpu.artifacts.store import Artifact
 from hgpu.core.allocation import Rental
 from hgpu.core.errors import ArtifactError
-from hgpu.core.offer import Market, Offer
 
 Beside = Artifact[PlanPayload] | Artifact[JobPayload]
 
@@ -33,7 +33,7 @@ def beside(root: Path, refs: Sequence[str]) -> list[Beside]:
 def rentals(artifacts: Sequence[Beside]) -> list[Rental]:
     """Return the machines that plans and jobs rent."""
     return [
-        _rental(row, row.machines if isinstance(row, JobChoice) else row.count)
+        Rental(offer_of(row, row.usd_per_hour), row.machines if isinstance(row, JobChoice) else row.count)
         for artifact in artifacts
         for row in _rows(artifact.payload)
     ]
@@ -45,19 +45,3 @@ def _rents(artifact: Artifact[Any]) -> bool:
 
 def _rows(payload: PlanPayload | JobPayload) -> Sequence[AllocationRow | JobChoice]:
     return [payload.choice] if isinstance(payload, JobPayload) else payload.allocation
-
-
-def _rental(row: AllocationRow | JobChoice, machines: int) -> Rental:
-    cloud, _, instance = row.offer.partition("/")
-    offer = Offer(
-        cloud=cloud,
-        instance_type=instance.removesuffix(f":{row.market}"),
-        region=row.region,
-        market=Market(row.market),
-        gpu=row.gpu,
-        gpu_count=row.gpus_per_machine,
-        usd_per_hour=row.usd_per_hour,
-        price_date=row.price_date,
-        source=row.price_source,
-    )
-    return Rental(offer, machines)

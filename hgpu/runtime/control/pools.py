@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from hgpu.artifacts.payloads.plan import AllocationRow, PlanPayload
+from hgpu.artifacts.payloads.rented import offer_of
 from hgpu.core.errors import InputError, UnknownName
-from hgpu.core.offer import Market, Offer
+from hgpu.core.offer import Offer
 from hgpu.core.operating_point import Mode, OperatingPoint
 from hgpu.core.slo import Tier
 from hgpu.core.step import LatencyModel
@@ -94,16 +95,4 @@ def _offer(plan: PlanPayload, row: AllocationRow) -> Offer:
     """The offer of a pool; pools that share its machines share their price."""
     mine = [r for r in plan.allocation if (r.offer, r.region) == (row.offer, row.region)]
     machines = ceil(sum(r.tp * r.engines for r in mine) / row.gpus_per_machine)
-    cloud, _, kind = row.offer.partition("/")
-    market = Market(row.market)
-    return Offer(
-        cloud,
-        kind.removesuffix(f":{market}"),
-        row.region,
-        market,
-        row.gpu,
-        row.gpus_per_machine,
-        sum(r.usd_per_hour for r in mine) / machines,
-        row.price_date,
-        row.price_source,
-    )
+    return offer_of(row, sum(r.usd_per_hour for r in mine) / machines)
