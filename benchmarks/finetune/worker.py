@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hgpu.core.gpu import DType
 from hgpu.core.training import Method
-from hgpu.tuning.dataset import Sequences
+from hgpu.tuning.dataset import Rows, Sequences
 from hgpu.tuning.job import TuneJob
 from hgpu.tuning.loading import mixed
 from hgpu.tuning.methods import adapt
@@ -61,7 +61,8 @@ def model_of(config: dict[str, Any], job: TuneJob) -> Any:
 def tune(config: dict[str, Any], job: TuneJob) -> int | None:
     """Train, and return the most that the process held."""
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, config["vocab_size"], (job.batch * 2, job.context), dtype=np.int64)
+    tokens = rng.integers(0, config["vocab_size"], (job.batch * 2, job.context), dtype=np.int64)
+    rows = Rows(tokens, tokens)
     sequences = Sequences(rows, rows[:0], 0)
     return train(model_of(config, job), job, sequences, None, lambda *_: None).peak_bytes
 

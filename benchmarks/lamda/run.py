@@ -1,11 +1,13 @@
-"""LaMDA beside LoRA and a full fine-tune, on a model and a text that `pretrain.py` or `pretrained.py` made.
+"""LaMDA beside LoRA and a full fine-tune, on a model and data that the scripts beside this one made.
 
     OMP_NUM_THREADS=1 python benchmarks/lamda/run.py FOLDER/idlelib.jsonl --setup smollm2      # or small
+    OMP_NUM_THREADS=1 python benchmarks/lamda/run.py FOLDER/newsgroups.jsonl --setup newsgroups
 
 LoRA and LaMDA are tried with as many settings as each other (SETUPS) on seed 0; of each the setting that is
 best on the validation sequences is run on other seeds, and judged on test sequences that nothing was chosen
-by. LaMDA++ takes LaMDA's setting. Finished runs are kept in a .runs.jsonl beside the data, so that a second
-call goes on, and a second process with `--only ARM` may help. Prints the table of the README.
+by. LaMDA++ takes LaMDA's setting, and *lora-few* is LoRA with fewer parameters than LaMDA's mean. Finished
+runs are kept in a .runs.jsonl beside the data, so that a second call goes on, and a second process with
+`--only ARM` may help. Prints the table of the README.
 """
 
 import argparse
@@ -18,11 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import cross_entropy
 
 from hgpu.specs.finetune import Method
-from hgpu.tuning.dataset import Sequences
+from hgpu.tuning.dataset import NOT_LEARNED, Rows, Sequences
 from hgpu.tuning.job import TuneJob
 from hgpu.tuning.lamda_factors import freeze_for_step
 from hgpu.tuning.loading import load_model, load_sequences, with_dtype
@@ -32,6 +36,7 @@ from hgpu.tuning.train import mean_loss, train
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROUNDS = 12  # of the timing, in which the methods take turns
+METHODS = {"lamda++": "lamda", "lora-few": "lora"}
 Settings = dict[str, Any]
 
 
@@ -40,7 +45,7 @@ class Setup:
     """What is run on a base: the settings that compete on seed 0, and the seeds of those that win.
 
     `full` is the full fine-tune's, on the first of the seeds; LaMDA++ is run where it is. `measured` is the
-    batch of 512 tokens a sequence whose memory is measured.
+    batch and context whose memory is measured. Validation and test are in files of their own where `split`.
     """
 
     context: int
@@ -49,7 +54,8 @@ class Setup:
     seeds: tuple[int, ...]
     grid: dict[str, list[Settings]]
     full: Settings | None
-    measured: int
+    measured: tuple[int, int]
+    split: bool = False
 
 
 SETUPS = {
@@ -65,7 +71,7 @@ SETUPS = {
             ],
         },
         full=None,
-        measured=4,
+        measured=(4, 512),
     ),
     "small": Setup(
         context=128,
@@ -89,7 +95,23 @@ SETUPS = {
             ],
         },
         full={"learning_rate": 1e-3},
-        measured=16,
+        measured=(16, 512),
+    ),
+    "newsgroups": Setup(
+        context=160,
+        batch=16,
+        steps=120,
+        seeds=(1, 2, 3),
+        grid={
+            "lora": [{"rank": 32, "learning_rate": rate} for rate in (5e-4, 1e-3, 2e-3)],
+            "lamda": [
+                {"rank": 32, "freeze_share": 0.3, "learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)
+            ],
+            "lora-few": [{"rank": 3, "learning_rate": rate} for rate in (2e-3, 4e-3)],
+        },
+        full=None,
+        measured=(16, 64),
+        split=True,
     ),
 }
 
@@ -100,7 +122,7 @@ def job_for(data: Path, setup: Setup, arm: str, seed: int, **settings: Any) -> T
         model=str(data.parent),
         dtype=None,
         precision="plain",
-        method=Method("lamda" if arm == "lamda++" else arm),
+        method=Method(METHODS.get(arm, arm)),
         rank=16,
         targets=TARGETS,
         alpha=0.0,
@@ -122,15 +144,54 @@ def job_for(data: Path, setup: Setup, arm: str, seed: int, **settings: Any) -> T
     return with_dtype(replace(job, alpha=2.0 * job.rank))
 
 
-def one_run(job: TuneJob, sequences: Sequences) -> dict[str, Any]:
-    """Train once; the rows held out are judged in two halves, validation and test."""
-    validation, test = sequences.held_out[::2], sequences.held_out[1::2]
+@dataclass(frozen=True)
+class Data:
+    """What is trained on, what settings are chosen by, and what they are judged by."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+def load_data(job: TuneJob, split: bool) -> Data:
+    """The rows of files of their own, or those that hgpu holds out in two halves."""
+    if not split:
+        sequences = load_sequences(job)
+        return Data(sequences.train, sequences.held_out[::2], sequences.held_out[1::2])
+    path = Path(job.data)
+    names = (path.name, *(f"{path.stem}-{part}.jsonl" for part in ("validation", "test")))
+    return Data(*(all_rows(replace(job, data=str(path.with_name(name)))) for name in names))
+
+
+def all_rows(job: TuneJob) -> Rows:
+    """All of a file, by length, so that a pass has little to fill."""
+    found = load_sequences(job)
+    both = [(rows.tokens, rows.labels) for rows in (found.train, found.held_out)]
+    rows = Rows(*(np.concatenate(each) for each in zip(*both, strict=True)))
+    return rows[np.argsort(rows.lengths, kind="stable")]
+
+
+def judged(model: Any, job: TuneJob, rows: Rows) -> dict[str, float]:
+    """The mean loss, and the share of rows of which all that is learned is what the model finds likeliest."""
+    total, exact = 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for part in rows.parts(job.micro_batch):
+            logits = model(input_ids=torch.from_numpy(part.tokens), use_cache=False).logits[:, :-1]
+            labels = torch.from_numpy(part.labels[:, 1:])
+            learned = labels != NOT_LEARNED
+            loss = cross_entropy(logits[learned].float(), labels[learned], reduction="sum")
+            total += loss.item()
+            exact += int(((logits.argmax(-1) == labels) | ~learned).all(dim=1).sum())
+    return {"test": total / rows.learned, "exact": exact / len(rows)}
+
+
+def one_run(job: TuneJob, data: Data) -> dict[str, Any]:
     torch.manual_seed(job.seed)
     model, _ = adapt(load_model(job, "cpu"), job)
-    course = train(model, job, replace(sequences, held_out=sequences.held_out[:0]), None, lambda *_: None)
-    return {
-        "validation": mean_loss(model, job, validation),
-        "test": mean_loss(model, job, test),
+    course = train(model, job, Sequences(data.train, data.train[:0], 0), None, lambda *_: None)
+    return judged(model, job, data.test) | {
+        "validation": mean_loss(model, job, data.validation),
         "train": sum(course.losses[-20:]) / 20,
         "mean_parameters": sum(course.trained) / len(course.trained),
         "peak_parameters": max(course.trained),
@@ -185,12 +246,14 @@ def saved_bytes(job: TuneJob) -> int:
 
 def measured(data: Path, setup: Setup, arm: str, settings: Settings) -> dict[str, float]:
     """Peak memory of training in this process (which does nothing else), and what a pass saves."""
-    setup = replace(setup, context=512, batch=setup.measured, steps=3)
+    batch, context = setup.measured
+    setup = replace(setup, context=context, batch=batch, steps=3)
     job = replace(job_for(data, setup, arm, 0, **settings), freeze_share=1 / 3)  # B in one step of three
-    sequences = load_sequences(job)
+    tokens = np.random.default_rng(0).integers(0, 2048, (3 * batch, context))
+    rows = Rows(tokens, tokens)
     model, _ = adapt(load_model(job, "cpu"), job)
     before = held_bytes("cpu")
-    course = train(model, job, replace(sequences, held_out=sequences.held_out[:0]), None, lambda *_: None)
+    course = train(model, job, Sequences(rows, rows[:0], 0), None, lambda *_: None)
     assert before is not None and course.peak_bytes is not None, "this system doesn't tell its memory"
     del model
     return {"peak_bytes": course.peak_bytes - before, "saved_bytes": saved_bytes(job)}
@@ -208,7 +271,7 @@ def timed(data: Path, setup: Setup, best: dict[str, Settings]) -> dict[str, floa
     """CPU seconds of a pass and its gradients, B frozen: medians over rounds of all methods in turn."""
     jobs = {arm: job_for(data, setup, arm, 0, **settings) for arm, settings in best.items()}
     models = {arm: adapt(load_model(job, "cpu"), job)[0] for arm, job in jobs.items()}
-    tokens = torch.randint(0, 2048, (setup.measured // 2, 256))
+    tokens = torch.randint(0, 2048, (setup.measured[0] // 2, setup.measured[1] // 2))
     seconds: dict[str, list[float]] = {arm: [] for arm in models}
     for model in models.values():
         freeze_for_step(model, None, 0, 1, 0.0)
@@ -227,14 +290,14 @@ def median(values: list[float]) -> float:
 def main(data: Path, name: str, only: str | None) -> None:
     setup, journal = SETUPS[name], Journal(data.with_suffix(".runs.jsonl"))
     plain = job_for(data, setup, "full", 0)
-    sequences = load_sequences(plain)
+    rows = load_data(plain, setup.split)
 
     def untouched() -> dict[str, float]:
-        return {"test": mean_loss(load_model(plain, "cpu"), plain, sequences.held_out[1::2])}
+        return judged(load_model(plain, "cpu"), plain, rows.test)
 
     def run(arm: str, seed: int, settings: Settings) -> dict[str, Any]:
         job = job_for(data, setup, arm, seed, **settings)
-        return journal.once(run_key(arm, seed, settings), lambda: one_run(job, sequences))
+        return journal.once(run_key(arm, seed, settings), lambda: one_run(job, rows))
 
     def best_of(arm: str) -> Settings:
         return min(setup.grid[arm], key=lambda settings: run(arm, 0, settings)["validation"])

@@ -65,7 +65,7 @@ class FinetuneSpec(Strict):
       plain keeps all in `dtype`;
     - `targets`: names of the linear modules that get an adapter; `alpha`: LoRA's, by default twice the rank;
       `freeze_share`: part of the steps over which LaMDA freezes B; `rank_allocation`: energy is LaMDA++;
-    - `data`: a file to train on.
+    - `data`: a file, or a folder of files, to train on: texts, prompts with completions, or chats.
     """
 
     kind: Literal["finetune"]

@@ -1,88 +1,78 @@
-"""From text files to sequences of tokens of one length, and which of them a step trains on."""
+"""From documents in tokens to sequences of one length, and which of them a step trains on."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hgpu.core.errors import InputError
 
-Encode = Callable[[str], Sequence[int]]
-FORMS = (".txt", ".jsonl")
+Tokens = Sequence[int]
 HELD_OUT_EVERY = 20  # one sequence of so many is kept from training,
 HELD_OUT_MOST = 64  # up to so many
+NOT_LEARNED = -100  # the label that PyTorch's cross entropy leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Sequences of tokens, and their labels: the token itself where it is learned, else NOT_LEARNED.
+
+    Both are rows × context. Labels are of their own place: what predicts a token is what stands before it,
+    so that the first of a row is never learned.
+    """
+
+    tokens: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: slice | Sequence[int] | NDArray[np.bool_]) -> "Rows":
+        return Rows(self.tokens[rows], self.labels[rows])
+
+    @property
+    def learned(self) -> int:
+        """Tokens that are predicted and learned."""
+        return int((self.labels[:, 1:] != NOT_LEARNED).sum())
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row up to the last that is learned; what follows is filling."""
+        learned = self.labels != NOT_LEARNED
+        lengths: NDArray[np.int64] = learned.shape[1] - np.argmax(learned[:, ::-1], axis=1)
+        return lengths
+
+    def parts(self, size: int) -> list["Rows"]:
+        """Return runs of at most `size` rows, each without the columns that none of its rows needs."""
+        parts = [self[start : start + size] for start in range(0, len(self), size)]
+        return [
+            Rows(part.tokens[:, :width], part.labels[:, :width])
+            for part in parts
+            for width in [int(part.lengths.max())]
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """Rows of tokens to train on, and those held out; `documents` were read."""
+    """Rows to train on, and those held out; `documents` were read."""
 
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
+    train: Rows
+    held_out: Rows
     documents: int
 
 
-def data_files(data: str) -> list[Path]:
-    """Return a file of texts, or a folder's .txt and .jsonl files by name; InputError where it has none."""
-    path = Path(data)
-    if not path.is_dir():
-        return [path]
-    if files := sorted(file for file in path.iterdir() if file.suffix in FORMS):
-        return files
-    raise InputError(f"no data in {path}", "it has no .txt or .jsonl file", "add one")
+def pack(documents: Sequence[Tokens], end: int, context: int) -> Sequences:
+    """Return all texts as rows of `context` tokens, each text ended by the token `end`, all of it learned.
 
-
-def read_documents(data: str) -> list[str]:
-    """Return the texts of a file or a folder: a .txt file is one, and so is each line of a .jsonl file, which
-    is an object with a `text`.
-
-    Raises InputError that names the file and the line.
+    What doesn't fill the last row is left out. Raises InputError where the texts don't fill one row.
     """
-    return [text for path in data_files(data) for text in _texts(path)]
-
-
-def _texts(path: Path) -> list[str]:
-    if path.suffix not in FORMS:
+    if context < 2:
         raise InputError(
-            f"can't read data from {path}",
-            f"'{path.suffix or path.name}' isn't a known form",
-            f"give {' or '.join(FORMS)}",
+            "a context of 1 token teaches nothing", "a token is learned from those before it", "raise it"
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it isn't UTF-8"
-        raise InputError(f"can't read data from {path}", why, "check the path and the file") from error
-    if path.suffix == ".txt":
-        return [text] if text.strip() else []
-    lines = enumerate(text.splitlines(), start=1)
-    return [_row(line, f"{path}, line {number}") for number, line in lines if line.strip()]
-
-
-def _row(line: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON", str(error), "put one object on each line") from error
-    text = row.get("text") if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        raise InputError(
-            f"{where}: no text", "it is no object with a string `text`", 'write it as {"text": "..."}'
-        )
-    return text
-
-
-def pack(documents: Sequence[str], encode: Encode, end: int, context: int) -> Sequences:
-    """Return all documents as rows of `context` tokens, each document ended by the token `end`.
-
-    What doesn't fill the last row is left out. Of 20 rows one is held out, evenly spread, up to 64.
-    Raises InputError where the documents don't fill one row.
-    """
-    tokens = np.array([token for text in documents for token in (*encode(text), end)], dtype=np.int64)
+    tokens = np.array([token for text in documents for token in (*text, end)], dtype=np.int64)
     count = len(tokens) // context
     if not count:
         raise InputError(
@@ -91,10 +81,42 @@ def pack(documents: Sequence[str], encode: Encode, end: int, context: int) -> Se
             "add data or lower `context`",
         )
     rows = tokens[: count * context].reshape(count, context)
-    kept = np.zeros(count, dtype=bool)
-    held = min(count // HELD_OUT_EVERY, HELD_OUT_MOST)
-    kept[np.linspace(0, count - 1, held, dtype=int)] = True
-    return Sequences(rows[~kept], rows[kept], len(documents))
+    return _held_out(Rows(rows, rows), len(documents))
+
+
+def fill(examples: Sequence[tuple[Tokens, Tokens]], end: int, context: int) -> Sequences:
+    """Return a row for each prompt with its completion, filled with `end`; the completion is learned.
+
+    Raises InputError where some don't fit a row, or are empty.
+    """
+    lengths = [len(prompt) + len(completion) for prompt, completion in examples]
+    if longer := sum(length > context for length in lengths):
+        raise InputError(
+            f"{longer} of {len(examples)} examples don't fit a sequence",
+            f"the longest has {max(lengths)} tokens, a sequence {context}",
+            f"set context to {max(lengths)}, or leave them out of the data",
+        )
+    if empty := sum(len(prompt) + len(completion) < 2 for prompt, completion in examples):
+        raise InputError(
+            f"{empty} of {len(examples)} examples have nothing to learn",
+            "prompt and completion are empty, and a token is learned from those before it",
+            "take them out of the data",
+        )
+    tokens = np.full((len(examples), context), end, dtype=np.int64)
+    labels = np.full_like(tokens, NOT_LEARNED)
+    for row, (prompt, completion) in enumerate(examples):
+        length = lengths[row]
+        tokens[row, :length] = (*prompt, *completion)
+        labels[row, len(prompt) : length] = completion
+    return _held_out(Rows(tokens, labels), len(examples))
+
+
+def _held_out(rows: Rows, documents: int) -> Sequences:
+    """Keep one of 20 rows from training, evenly spread, up to 64."""
+    kept = np.zeros(len(rows), dtype=bool)
+    held = min(len(rows) // HELD_OUT_EVERY, HELD_OUT_MOST)
+    kept[np.linspace(0, len(rows) - 1, held, dtype=int)] = True
+    return Sequences(rows[~kept], rows[kept], documents)
 
 
 def numbers_of_step(step: int, batch: int, count: int, seed: int) -> list[int]:

@@ -10,7 +10,7 @@ from hgpu.core.errors import InputError
 from hgpu.core.gpu import DType
 from hgpu.core.training import Sharding
 from hgpu.specs.finetune import FinetuneSpec, Method, Offload
-from hgpu.tuning.dataset import data_files
+from hgpu.tuning.documents import data_files
 
 T = TypeVar("T")
 TRAINED = (DType.BF16, DType.FP32)

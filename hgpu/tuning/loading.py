@@ -6,8 +6,10 @@ from typing import Any
 from hgpu.core.errors import InputError
 from hgpu.core.gpu import DType
 from hgpu.core.training import Method, Sharding
-from hgpu.tuning.dataset import Sequences, pack, read_documents
+from hgpu.tuning.dataset import Sequences, fill, pack
+from hgpu.tuning.documents import Text, read_documents
 from hgpu.tuning.job import TRAINED, TuneJob
+from hgpu.tuning.tokens import encode, encode_example
 
 
 def with_dtype(job: TuneJob) -> TuneJob:
@@ -48,12 +50,12 @@ def load_sequences(job: TuneJob) -> Sequences:
             "it has no eos_token",
             "set one in its tokenizer_config.json",
         )
-
-    def encode(text: str) -> list[int]:
-        tokens: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        return tokens
-
-    return pack(documents, encode, tokenizer.eos_token_id, job.context)
+    end: int = tokenizer.eos_token_id
+    texts = [encode(tokenizer, document.text) for document in documents if isinstance(document, Text)]
+    if texts or not documents:
+        return pack(texts, end, job.context)
+    examples = [encode_example(tokenizer, one) for one in documents if not isinstance(one, Text)]
+    return fill(examples, end, job.context)
 
 
 def load_model(job: TuneJob, device: str) -> Any:

@@ -17,7 +17,8 @@ from hgpu.artifacts.store import Artifact, Draft, save
 from hgpu.core.errors import EngineError, InputError
 from hgpu.core.provenance import Provenance
 from hgpu.profilers.vllm_host import driver_and_machine
-from hgpu.tuning.dataset import Sequences, data_files
+from hgpu.tuning.dataset import Sequences, numbers_of_step
+from hgpu.tuning.documents import data_files
 from hgpu.tuning.job import TuneJob
 from hgpu.tuning.peak_memory import DEVICE, PROCESS, held_bytes
 from hgpu.tuning.ranks import ALONE, Ranks, device
@@ -99,7 +100,7 @@ def _tuned(
     weights, files = save_weights(model, state, name, root / "tuned")
     payload = TuningPayload(
         **_what(job, sequences, adapted),
-        **_measured(job, course, of_model),
+        **_measured(job, course, of_model, trained_tokens(job, sequences)),
         processes=ranks.count,
         sharding=job.sharding,
         held_out=_held_out(len(sequences.held_out), course.held_out_before, after),
@@ -131,8 +132,14 @@ def _what(job: TuneJob, sequences: Sequences, ranks: dict[str, int]) -> dict[str
     }
 
 
-def _measured(job: TuneJob, course: "Course", of_model: int) -> dict[str, Any]:
-    tokens = job.steps * job.batch * job.context
+def trained_tokens(job: TuneJob, sequences: Sequences) -> int:
+    """Return the tokens of all steps' sequences, without what fills those of examples."""
+    lengths, count = sequences.train.lengths, len(sequences.train)
+    steps = (numbers_of_step(step, job.batch, count, job.seed) for step in range(job.steps))
+    return sum(int(lengths[numbers].sum()) for numbers in steps)
+
+
+def _measured(job: TuneJob, course: "Course", of_model: int, tokens: int) -> dict[str, Any]:
     return {
         "tokens": tokens,
         "losses": course.losses,

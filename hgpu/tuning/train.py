@@ -5,15 +5,13 @@ from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from hgpu.core.errors import HgpuError
 from hgpu.core.training import Method, Sharding
 from hgpu.tuning.checkpoint import Course, read_checkpoint, restore, save_checkpoint
-from hgpu.tuning.dataset import Sequences, numbers_of_step
+from hgpu.tuning.dataset import Rows, Sequences, numbers_of_step
 from hgpu.tuning.job import TuneJob
 from hgpu.tuning.lamda_factors import freeze_for_step
 from hgpu.tuning.loading import mixed
@@ -99,39 +97,44 @@ def _step(
     course.seconds += time.perf_counter() - began_s
 
 
-def _gradients(model: nn.Module, job: TuneJob, rows: NDArray[np.int64], ranks: Ranks) -> float:
-    """Compute the gradients of this process's share of a batch, pass by pass, and return the batch's loss."""
-    parts = np.split(rows, len(rows) // job.micro_batch)[ranks.number :: ranks.count]
+def _gradients(model: nn.Module, job: TuneJob, rows: Rows, ranks: Ranks) -> float:
+    """Compute the gradients of this process's share of a batch, pass by pass, and return the batch's loss.
+
+    Each token that is learned counts alike in it, in whichever pass it is. The other processes' shares are
+    averaged with this one.
+    """
     total = 0.0
-    for part in parts:
-        loss = _loss(model, job, part) / len(parts)
-        loss.backward()
+    for part in rows.parts(job.micro_batch)[ranks.number :: ranks.count]:
+        loss = _loss(model, job, part) * (part.learned / rows.learned)
+        (loss * ranks.count).backward()
         total += loss.item()
-    return ranks.total(total) / ranks.count
+    return ranks.total(total)
 
 
-def mean_loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64], ranks: Ranks = ALONE) -> float:
-    """Return the mean loss on some sequences, without training; they are divided over the processes.
+def mean_loss(model: nn.Module, job: TuneJob, rows: Rows, ranks: Ranks = ALONE) -> float:
+    """Return the mean loss of the tokens that are learned, without training.
 
-    All make the same number of passes, as those of a sharded model need each other: the last may be for show.
+    The processes divide the sequences. All make the same number of passes, as those of a sharded model need
+    each other: the last may be for show.
     """
     was_training = model.training
     model.eval()
-    parts = [rows[start : start + job.micro_batch] for start in range(0, len(rows), job.micro_batch)]
+    parts = rows.parts(job.micro_batch)
     total = 0.0
     with torch.no_grad():
         for first in range(0, len(parts), ranks.count):
             number = first + ranks.number
-            loss = _loss(model, job, parts[min(number, len(parts) - 1)]).item()
-            total += loss * len(parts[number]) if number < len(parts) else 0.0
+            part = parts[min(number, len(parts) - 1)]
+            loss = _loss(model, job, part).item()
+            total += loss * part.learned if number < len(parts) else 0.0
     model.train(was_training)
-    return ranks.total(total) / len(rows)
+    return ranks.total(total) / rows.learned
 
 
-def _loss(model: nn.Module, job: TuneJob, rows: NDArray[np.int64]) -> torch.Tensor:
+def _loss(model: nn.Module, job: TuneJob, rows: Rows) -> torch.Tensor:
     device = next(model.parameters()).device
-    tokens = torch.from_numpy(rows).to(device)
+    tokens, labels = (torch.from_numpy(each).to(device) for each in (rows.tokens, rows.labels))
     autocast = mixed(job) and job.sharding is Sharding.NONE  # FSDP casts as it gathers
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-        loss: torch.Tensor = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss: torch.Tensor = model(input_ids=tokens, labels=labels, use_cache=False).loss
     return loss

@@ -44,6 +44,8 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     write_untied(folder / "model", folder / "untied")
     source = Path(json.__file__).read_text(encoding="utf-8")
     (folder / "data.jsonl").write_text("".join(json.dumps({"text": source}) + "\n" for _ in range(4)))
+    pairs = [{"prompt": "x" * (n % 9 + 1), "completion": " yes" * (1 + n % 4)} for n in range(60)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     return {
         "kind": "finetune",
         "model": str(folder / "model"),
@@ -87,6 +89,12 @@ def narrow(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "model": f"{document['model']}/../untied", "dtype": "bf16", "checkpointing": True}
 
 
+def trained_by(document: dict[str, Any], method: Method) -> dict[str, Any]:
+    """The run of a method: LoRA's learns completions, of which no two processes have as many tokens."""
+    name = "pairs.jsonl" if method is Method.LORA else "data.jsonl"
+    return {**document, "method": method, "data": str(Path(document["data"]).with_name(name))}
+
+
 def job(document: dict[str, Any], **changes: Any) -> TuneJob:
     return job_of(FinetuneSpec.model_validate({**document, **changes}))
 
@@ -100,7 +108,7 @@ def pairs(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
     """The results of every method, each by two processes that torchrun started."""
     folder = tmp_path_factory.mktemp("pairs")
     jobs = [
-        {"job": asdict(job(given, method=method, sharding=sharding)), "end": end}
+        {"job": asdict(job(trained_by(given, method), sharding=sharding)), "end": end}
         for ways, end, given in (
             (WAYS, 0, document),
             (ENDED, END, document),
@@ -130,7 +138,7 @@ def test_two_processes_train_as_one(
     document: dict[str, Any], pairs: list[Path], tmp_path: Path, method: Method, sharding: Sharding
 ) -> None:
     pair = only(pairs[WAYS.index((method, sharding))])
-    tune(job(document, method=method, data_parallel=1), tmp_path, lambda *_: None, lambda _: None)
+    tune(job(trained_by(document, method), data_parallel=1), tmp_path, lambda *_: None, lambda _: None)
     one = only(tmp_path)
     assert (one.processes, pair.processes, pair.sharding) == (1, 2, sharding)
     assert pair.losses == pytest.approx(one.losses, rel=1e-5)
@@ -157,7 +165,7 @@ def test_sharded_processes_compute_in_16_bits_too(
     document: dict[str, Any], pairs: list[Path], tmp_path: Path, way: tuple[Method, Sharding]
 ) -> None:
     pair = only(pairs[len(WAYS) + len(ENDED) + NARROW.index(way)])
-    one = job(narrow(document), method=way[0], data_parallel=1)
+    one = job(trained_by(narrow(document), way[0]), data_parallel=1)
     tune(one, tmp_path, lambda *_: None, lambda _: None)
     assert pair.losses == pytest.approx(only(tmp_path).losses, rel=1e-3)
 

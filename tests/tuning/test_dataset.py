@@ -1,6 +1,4 @@
-"""Text files to sequences: what is read, what is held out, and which rows a step takes."""
-
-from pathlib import Path
+"""Tokens to sequences: what is learned, what is held out, and which rows a step takes."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgpu.core.errors import InputError
-from hgpu.tuning.dataset import numbers_of_step, pack, read_documents
+from hgpu.tuning.dataset import NOT_LEARNED, Rows, fill, numbers_of_step, pack
 from hgpu.tuning.schedule import rate_at
 
 END = 0
@@ -18,53 +16,76 @@ def encode(text: str) -> list[int]:
     return [ord(letter) for letter in text]
 
 
-def test_a_text_file_is_one_document_and_each_line_of_json_one(tmp_path: Path) -> None:
-    (tmp_path / "b.txt").write_text("one\ntwo\n")
-    (tmp_path / "a.jsonl").write_text('{"text": "three"}\n\n{"text": "four", "id": 1}\n')
-    (tmp_path / "notes.md").write_text("not data")
-    assert read_documents(str(tmp_path / "b.txt")) == ["one\ntwo\n"]
-    assert read_documents(str(tmp_path)) == ["three", "four", "one\ntwo\n"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("d.jsonl", b'{"text": "a"}\n{"text":\n', "line 2: not JSON"),
-        ("d.jsonl", b'{"words": "a"}\n', "line 1: no text"),
-        ("d.jsonl", b"[1]\n", "line 1: no text"),
-        ("d.txt", b"\xff\xfe", "can't read data"),
-        ("d.csv", b"text\na\n", "can't read data"),
-        ("none.txt", None, "can't read data"),
-    ],
-)
-def test_bad_data_is_refused_by_file_and_line(
-    tmp_path: Path, name: str, content: bytes | None, said: str
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=said) as raised:
-        read_documents(str(tmp_path / name))
-    assert name in raised.value.what and raised.value.fix
-
-
-def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no data"):
-        read_documents(str(tmp_path))
-
-
-@given(st.lists(st.text("abc", max_size=200), max_size=30), st.integers(1, 20))
+@given(st.lists(st.text("abc", max_size=200), max_size=30), st.integers(2, 20))
 def test_rows_hold_all_tokens_but_the_last_few_and_none_twice(texts: list[str], context: int) -> None:
-    tokens = [token for text in texts for token in (*encode(text), END)]
+    documents = [encode(text) for text in texts]
+    tokens = [token for document in documents for token in (*document, END)]
     if len(tokens) < context:
         with pytest.raises(InputError, match="too little data"):
-            pack(texts, encode, END, context)
+            pack(documents, END, context)
         return
-    packed = pack(texts, encode, END, context)
+    packed = pack(documents, END, context)
     count = len(tokens) // context
     assert len(packed.train) + len(packed.held_out) == count
     assert len(packed.held_out) == min(count // 20, 64)
-    rows = sorted(map(tuple, np.concatenate((packed.train, packed.held_out)).tolist()))
+    rows = sorted(map(tuple, np.concatenate((packed.train.tokens, packed.held_out.tokens)).tolist()))
+    assert packed.train.learned == len(packed.train) * (context - 1), "all but the first of a row is learned"
     assert rows == sorted(tuple(tokens[n * context : (n + 1) * context]) for n in range(count))
+
+
+EXAMPLES = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 9), min_size=1, max_size=8),
+        st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    ),
+    min_size=1,
+    max_size=45,
+)
+
+
+@given(EXAMPLES, st.integers(1, 8))
+def test_a_row_has_an_example_of_which_the_completion_is_learned(
+    examples: list[tuple[list[int], list[int]]], size: int
+) -> None:
+    made = fill(examples, END, 14)
+    assert len(made.held_out) == len(examples) // 20 and made.documents == len(examples)
+    found = []
+    for rows in (made.train, made.held_out):
+        parts = rows.parts(size)
+        assert sum(len(part) for part in parts) == len(rows) and all(len(part) <= size for part in parts)
+        assert sum(part.learned for part in parts) == rows.learned
+        for part in parts:
+            assert part.tokens.shape == part.labels.shape == (len(part), part.lengths.max())
+            for tokens, labels, length in zip(part.tokens, part.labels, part.lengths, strict=True):
+                learned = labels != NOT_LEARNED
+                assert (tokens[learned] == labels[learned]).all() and (tokens[length:] == END).all()
+                found.append((tokens[:length][~learned[:length]].tolist(), tokens[learned].tolist()))
+    assert sorted(found) == sorted(examples)
+
+
+@pytest.mark.parametrize(
+    ("examples", "said"),
+    [
+        ([([1] * 4, [2] * 4), ([1] * 5, [2] * 4), ([1] * 9, [2])], "2 of 3 examples don't fit"),
+        ([([1], [2]), ([], [2])], "1 of 2 examples have nothing to learn"),
+    ],
+)
+def test_examples_that_cannot_be_rows_are_counted(
+    examples: list[tuple[list[int], list[int]]], said: str
+) -> None:
+    with pytest.raises(InputError, match=said) as raised:
+        fill(examples, END, 8)
+    assert "context to 10" in raised.value.fix or "take them out" in raised.value.fix
+
+
+def test_a_context_of_one_token_is_refused() -> None:
+    with pytest.raises(InputError, match="teaches nothing"):
+        pack([[1, 2, 3]], END, 1)
+
+
+def test_rows_are_taken_by_number_and_by_slice() -> None:
+    rows = Rows(np.arange(6).reshape(3, 2), np.arange(6).reshape(3, 2))
+    assert rows[[2, 0]].tokens.tolist() == [[4, 5], [0, 1]] and rows[1::2].labels.tolist() == [[2, 3]]
 
 
 @given(st.integers(1, 50), st.integers(1, 9), st.integers(0, 5))
