@@ -192,7 +192,7 @@ def run_text(payload: JobPayload) -> str:
     return (
         f"{why}; hgpu deploy needs a --command for it"
         if why
-        else "hgpu tune runs it, and hgpu deploy brings it there"
+        else "hgpu tune runs it (hgpu tune latest), and hgpu deploy brings it elsewhere"
     )
 
 

@@ -15,6 +15,7 @@ from hgpu.specs.serve import ServeSpec
 AnySpec = ServeSpec | FinetuneSpec | RlSpec
 KINDS: dict[str, type[AnySpec]] = {"serve": ServeSpec, "finetune": FinetuneSpec, "rl": RlSpec}
 S = TypeVar("S", bound=AnySpec)
+M = TypeVar("M", bound=BaseModel)
 
 
 def load_spec(path: Path, overrides: dict[str, Any] | None = None) -> ServeSpec:
@@ -35,6 +36,11 @@ def load_kind(path: Path, wanted: type[S], overrides: dict[str, Any] | None = No
     return spec
 
 
+def load_mapping(name: str, document: dict[str, Any], wanted: type[S], overrides: dict[str, Any]) -> S:
+    """Return the spec that a mapping is, with `overrides` put in as by `load_any`; errors say `name`."""
+    return _checked(name, None, document, wanted, overrides)
+
+
 def load_any(path: Path, overrides: dict[str, Any] | None = None) -> AnySpec:
     """Return the spec in a YAML file, with dotted `overrides` (`slo.tpot_ms`) put in.
 
@@ -45,18 +51,25 @@ def load_any(path: Path, overrides: dict[str, Any] | None = None) -> AnySpec:
     kind = str(document.get("kind"))
     if kind not in KINDS:
         raise UnknownName("kind of spec", kind, KINDS)
-    for key, value in (overrides or {}).items():
+    return _checked(str(path), node, document, KINDS[kind], overrides or {})
+
+
+def _checked(
+    name: str, node: yaml.Node | None, document: dict[str, Any], model: type[M], overrides: dict[str, Any]
+) -> M:
+    for key, value in overrides.items():
         _put(document, key, value)
     try:
-        return KINDS[kind].model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
         # A key that is there under another name is missing too: its name says more.
         found = error.errors()
         first = next((row for row in found if row["type"] == "extra_forbidden"), found[0])
         place = ".".join(str(part) for part in first["loc"])
         line = _line_of(node, first["loc"])
-        where = f"{path}, line {line}" if line else str(path)
+        where = f"{name}, line {line}" if line else name
         what = f"bad {place}" if place else "its fields don't fit together"
+        kind = str(document["kind"])
         raise InputError(f"{where}: {what}", _why(first, kind), _fix(first, kind)) from error
 
 
@@ -130,13 +143,14 @@ def _refuse_twins(path: Path, node: yaml.Node | None) -> None:
         lines: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if str(key.value) in lines:
+            word = str(key.value)
+            if word in lines:
                 raise InputError(
-                    f"{path}, line {line}: {key.value} is given twice",
-                    f"line {lines[key.value]} has it, too, and one of them would be passed over",
+                    f"{path}, line {line}: {word} is given twice",
+                    f"line {lines[word]} has it, too, and one of them would be passed over",
                     "keep one of them",
                 )
-            lines[str(key.value)] = line
+            lines[word] = line
             left.append(value)
 
 

@@ -1,9 +1,7 @@
 """What one fine-tune does: a spec with a single choice of whatever it may list."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from hgpu.artifacts.digest import digest_of, file_digest
 from hgpu.core.errors import InputError
@@ -12,7 +10,6 @@ from hgpu.core.training import Sharding
 from hgpu.specs.finetune import FinetuneSpec, Method, Offload
 from hgpu.tuning.documents import data_files
 
-T = TypeVar("T")
 TRAINED = (DType.BF16, DType.FP32)
 
 
@@ -61,6 +58,16 @@ class TuneJob:
         )
 
 
+CHOICES = (
+    "method",
+    "rank",
+    "tensor_parallel",
+    "data_parallel",
+    "sharding",
+    "micro_batch",
+    "checkpointing",
+    "offload",
+)
 SAVES = 10  # checkpoints of a run where the spec doesn't say how many
 
 
@@ -70,7 +77,8 @@ def job_of(spec: FinetuneSpec) -> TuneJob:
         raise InputError("nothing to train on", "the spec has no `data`", "add `data: train.jsonl`")
     if not Path(spec.data).exists():
         raise InputError(f"no data at {spec.data}", "there is no such file or folder", "correct `data`")
-    if _one("offload", spec.offload) is not Offload.NONE:
+    _require_choice(spec)
+    if spec.offload[0] is not Offload.NONE:
         raise InputError(
             "hgpu tune doesn't offload",
             f"the spec says offload: {spec.offload[0]}; plans can, a run here keeps all on its devices",
@@ -80,13 +88,13 @@ def job_of(spec: FinetuneSpec) -> TuneJob:
         raise InputError(
             f"hgpu tune doesn't train in {spec.dtype}", "it has no loss scaling", "use bf16 or fp32"
         )
-    rank, copies = _one("rank", spec.rank), _copies(spec)
+    rank, copies = spec.rank[0], _copies(spec)
     micro_batch = _micro_batch(spec, copies)
     return TuneJob(
         model=spec.model,
         dtype=spec.dtype,
         precision=spec.precision,
-        method=_one("method", spec.method),
+        method=spec.method[0],
         rank=rank,
         targets=tuple(spec.targets),
         alpha=spec.alpha or 2 * rank,
@@ -96,7 +104,7 @@ def job_of(spec: FinetuneSpec) -> TuneJob:
         batch=spec.batch,
         micro_batch=micro_batch,
         steps=spec.total_steps,
-        checkpointing=_one("checkpointing", spec.checkpointing),
+        checkpointing=spec.checkpointing[0],
         data=spec.data,
         learning_rate=spec.learning_rate,
         weight_decay=spec.weight_decay,
@@ -110,13 +118,13 @@ def job_of(spec: FinetuneSpec) -> TuneJob:
 
 def _copies(spec: FinetuneSpec) -> int:
     """Return the copies of the model that share a batch, a device each."""
-    if (parallel := _one("tensor_parallel", spec.tensor_parallel)) != 1:
+    if (parallel := spec.tensor_parallel[0]) != 1:
         raise InputError(
             f"hgpu tune doesn't split layers over {parallel} devices",
             "each of its processes computes whole layers on a device of its own",
             "--set tensor_parallel=1, with data_parallel for more devices",
         )
-    return _one("data_parallel", spec.data_parallel)
+    return spec.data_parallel[0]
 
 
 def _micro_batch(spec: FinetuneSpec, copies: int) -> int:
@@ -126,7 +134,7 @@ def _micro_batch(spec: FinetuneSpec, copies: int) -> int:
             "each trains on the same number of sequences",
             "choose a data_parallel that divides batch",
         )
-    micro_batch = _one("micro_batch", spec.micro_batch or [spec.batch // copies])
+    micro_batch = (spec.micro_batch or [spec.batch // copies])[0]
     if spec.batch // copies % micro_batch:
         share = f" share of {spec.batch // copies} of the" if copies > 1 else ""
         raise InputError(
@@ -141,15 +149,20 @@ def _sharding(spec: FinetuneSpec, copies: int) -> Sharding:
     """Return how several copies are kept: whole where the spec doesn't say, which a plan would choose."""
     if copies == 1 or "sharding" not in spec.model_fields_set:
         return Sharding.NONE
-    return _one("sharding", spec.sharding)
+    return spec.sharding[0]
 
 
-def _one(name: str, values: Sequence[T]) -> T:
-    if len(values) > 1:
-        listed = ", ".join(str(value).lower() for value in values)
+def _require_choice(spec: FinetuneSpec) -> None:
+    """Raise InputError that names all fields of which the spec leaves more than one value."""
+    names = [name for name in CHOICES if len(getattr(spec, name) or ()) > 1]
+    if spec.data_parallel == [1] or "sharding" not in spec.model_fields_set:
+        names = [name for name in names if name != "sharding"]
+    if names:
+        listed = {name: [str(value).lower() for value in getattr(spec, name)] for name in names}
         raise InputError(
-            f"which {name} to train with isn't clear",
-            f"the spec lists {listed} for a plan to choose from",
-            f"--set {name}={str(values[0]).lower()}",
+            f"not clear what to train with: {', '.join(names)}",
+            "the spec lists, for a plan to choose from: "
+            + "; ".join(f"{name} {', '.join(values)}" for name, values in listed.items()),
+            " ".join(f"--set {name}={values[0]}" for name, values in listed.items())
+            + "; or `hgpu plan` it, and then `hgpu tune latest`",
         )
-    return values[0]

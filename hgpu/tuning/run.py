@@ -4,7 +4,7 @@ import importlib.util
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,23 +43,28 @@ def require_packages() -> None:
 
 
 def tune(
-    job: TuneJob, root: Path, progress: Progress, say: Say, ranks: Ranks = ALONE
+    job: TuneJob,
+    root: Path,
+    progress: Progress,
+    say: Say,
+    ranks: Ranks = ALONE,
+    plan: Sequence[InputRef] = (),
 ) -> Artifact[TuningPayload] | None:
     """Run a fine-tune, or go on with one that was ended, and return its artifact under `root`.
 
-    The checkpoint lies in `root`/journal, the weights come to `root`/tuned; of several processes the leader
-    alone writes, and the others return None. Raises InputError where job, data and model don't fit,
-    EngineError where a package is missing, HgpuError where training fails.
+    `plan` is what chose the job. The checkpoint lies in `root`/journal, the weights come to `root`/tuned; of
+    several processes the leader alone writes, and the others return None. Raises InputError where job, data
+    and model don't fit, EngineError where a package is missing, HgpuError where training fails.
     """
     require_packages()
     folder = root / "journal" / f"tuning-{job.key()[:12]}"
     checkpoint = folder / "checkpoint.safetensors"
     if not ranks.leads:
-        return _tuned(job, root, checkpoint, lambda *_: None, lambda _: None, ranks)
+        return _tuned(job, root, checkpoint, lambda *_: None, lambda _: None, ranks, plan)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):
-            artifact = _tuned(job, root, checkpoint, progress, say, ranks)
+            artifact = _tuned(job, root, checkpoint, progress, say, ranks, plan)
     except Timeout as error:
         raise InputError(
             "this fine-tune is already running", f"another process holds {folder}", "wait for it to end"
@@ -69,7 +74,13 @@ def tune(
 
 
 def _tuned(
-    job: TuneJob, root: Path, checkpoint: Path, progress: Progress, say: Say, ranks: Ranks
+    job: TuneJob,
+    root: Path,
+    checkpoint: Path,
+    progress: Progress,
+    say: Say,
+    ranks: Ranks,
+    plan: Sequence[InputRef],
 ) -> Artifact[TuningPayload] | None:
     import torch
 
@@ -113,7 +124,9 @@ def _tuned(
     )
     driver, machine = driver_and_machine()
     environment = Environment(driver=driver or None, machine=machine, engine=f"torch {torch.__version__}")
-    draft = Draft("tuning", name, payload, _data(job), options=_options(job), environment=environment)
+    draft = Draft(
+        "tuning", name, payload, [*plan, *_data(job)], options=_options(job), environment=environment
+    )
     return save(root, draft)
 
 

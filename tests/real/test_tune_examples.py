@@ -9,6 +9,7 @@ import pytest
 from real.weights import write_weights
 from tests_types import Run
 
+from hgpu.artifacts.store import load
 from hgpu.core.errors import InputError
 from hgpu.runtime.tiny_model import make_tiny_model
 from hgpu.specs.finetune import Method
@@ -73,18 +74,24 @@ def job(folder: Path) -> TuneJob:
     )
 
 
-def test_the_command_learns_what_follows_a_prompt(hgpu: Run, folder: Path, tmp_path: Path) -> None:
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(
+def test_what_a_plan_chose_learns_what_follows_a_prompt(hgpu: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
         f"kind: finetune\nmodel: {folder / 'model'}\ndata: {folder / 'data.jsonl'}\nmethod: full\n"
-        f"context: 40\nbatch: 8\nsteps: {STEPS}\nlearning_rate: 0.005\n"
+        "checkpointing: [true, false]\n"
+        f"context: 40\nbatch: 8\nsteps: {STEPS}\nlearning_rate: 0.005\ndeadline_h: 1\n"
+        "gpus: [L4]\noffers: {book: default, clouds: [aws]}\nlimits: {aws: 1}\n"
     )
-    done = hgpu("tune", str(spec), "--json")
+    planned = json.loads(hgpu("plan", "spec.yaml", "--json").stdout)
+    assert planned["choice"]["variant"]["checkpointing"] is False
+    done = hgpu("tune", planned["digest"][:12], "--set", "seed=3", "--json")
     assert done.returncode == 0, done.stderr
     payload = json.loads(done.stdout)
     assert payload["documents"] == 80 and payload["held_out"]["sequences"] == 4
     assert payload["held_out"]["after"] < 0.2 < payload["held_out"]["before"]
     assert 0 < payload["tokens"] < STEPS * 8 * 40, "what fills a sequence was counted"
+    artifact = load(tmp_path / payload["path"])
+    assert (artifact.payload.method, artifact.payload.seed) == ("full", 3)
+    assert artifact.manifest.inputs[0].digest == planned["digest"]
 
 
 def test_the_loss_is_of_the_completion_however_a_batch_is_divided(job: TuneJob) -> None:
