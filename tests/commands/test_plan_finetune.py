@@ -57,6 +57,21 @@ def test_the_same_plan_has_the_same_digest(hgpu: Run, spec: Path) -> None:
     assert first["activations"]["provenance"] == "estimated"
 
 
+def test_a_plan_is_what_tune_trains_and_set_goes_over_it(hgpu: Run, spec: Path, tmp_path: Path) -> None:
+    digest = json.loads(hgpu("plan", str(spec), "--json").stdout)["digest"]
+    done = hgpu("tune", digest[:12])
+    assert done.returncode == 2 and "no data at train.jsonl" in done.stderr
+    assert f"training what plan {digest[:12]} chose: l" in done.stderr
+    (tmp_path / "train.jsonl").write_text('{"text": "words"}\n')
+    done = hgpu("tune", "latest", "--set", "tensor_parallel=2")
+    assert done.returncode == 2 and "doesn't split layers over 2" in done.stderr
+    done = hgpu("tune", "latest", "--set", "contexts=2")
+    assert done.returncode == 2 and f"plan {digest[:12]}: bad contexts" in done.stderr
+    assert "did you mean context?" in done.stderr
+    done = hgpu("tune", "nothing-planned")
+    assert done.returncode == 2 and "is no path, no digest" in done.stderr
+
+
 def test_a_deadline_that_nothing_keeps_says_which_would_do(hgpu: Run, spec: Path) -> None:
     spec.write_text(SPEC + "deadline_h: 0.01\n")
     done = hgpu("plan", str(spec), "--json")

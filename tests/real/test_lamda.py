@@ -182,6 +182,37 @@ def test_an_adapter_is_saved_with_its_a_and_loaded_exactly(trained: Any, tmp_pat
         assert torch.equal(answer(loaded), expected)
 
 
+def test_a_classifiers_head_is_trained_saved_and_loaded_with_it(tmp_path: Path) -> None:
+    from peft import PeftModel, get_peft_model
+    from transformers import LlamaForSequenceClassification
+
+    from hgpu.tuning.lamda_factors import freeze_for_step
+    from hgpu.tuning.lamda_peft import LamdaConfig
+
+    config = llama().config
+    config.num_labels, config.pad_token_id = 3, 0
+
+    def plain() -> Any:
+        torch.manual_seed(0)
+        return LlamaForSequenceClassification(config)
+
+    model = get_peft_model(
+        plain(), LamdaConfig(r=RANK, target_modules=TARGETS, modules_to_save=["score"], task_type="SEQ_CLS")
+    )
+    head = model.base_model.model.score.modules_to_save["default"].weight
+    before = head.detach().clone()
+    freeze_for_step(model, None, STEPS, STEPS, ETA)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(parameter.numel() for parameter in trained) == 2 * len(TARGETS) * RANK**2 + head.numel()
+    optimizer = torch.optim.AdamW(trained, lr=5e-3)
+    model(input_ids=TOKENS, labels=torch.tensor([0, 2])).loss.backward()
+    optimizer.step()
+    assert not torch.equal(head, before)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(plain(), tmp_path)
+    assert torch.equal(answer(loaded), answer(model.eval()))
+
+
 def test_merging_is_within_1e_5_and_undone_and_for_good_leaves_a_plain_model() -> None:
     model = adapted()
     train(model)
