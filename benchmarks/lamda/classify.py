@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/lamda/classify.py FOLDER
 
 FOLDER has a model (`pretrained.py FOLDER --steps 0`) and the posts of `newsgroups.py`. The head is a linear
-layer on the state of the last token. Each method is tried with as many learning rates on seed 0; the one that
+layer on the state of the last token. LoRA and LaMDA are tried with as many settings on seed 0; the one that
 is best on the validation posts is run on other seeds, and judged on the test posts, by which nothing was
 chosen. *lora-few* is LoRA with no more parameters than LaMDA trains on average. Counts include the head.
 Finished runs are kept in `classify.runs.jsonl`, so that a second call goes on, and a second process with
@@ -29,10 +29,15 @@ from hgpu.tuning.lamda_peft import LamdaConfig
 from hgpu.tuning.methods import SVD_ITERATIONS, trained_now
 from hgpu.tuning.schedule import rate_at
 
-BATCH, STEPS, WARMUP, SHARE, SEEDS = 16, 120, 10, 0.3, (1, 2, 3)
-RANKS = {"lora": 32, "lamda": 32, "lora-few": 3}
-RATES = {"lora": (5e-4, 1e-3, 2e-3), "lamda": (1e-3, 2e-3, 4e-3), "lora-few": (1e-3, 2e-3, 4e-3)}
+BATCH, STEPS, WARMUP, SEEDS = 16, 120, 10, (1, 2, 3)
 Settings = dict[str, Any]
+GRID: dict[str, list[Settings]] = {
+    "lora": [{"rank": 32, "learning_rate": rate} for rate in (5e-4, 1e-3, 1.4e-3, 2e-3)],
+    "lamda": [
+        {"rank": 32, "freeze_share": 0.3, "learning_rate": rate} for rate in (1e-3, 1.4e-3, 2e-3, 4e-3)
+    ],
+    "lora-few": [{"rank": 3, "learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)],
+}
 
 
 @dataclass(frozen=True)
@@ -110,19 +115,25 @@ def judged(model: Any, posts: Posts) -> tuple[float, float]:
 
 
 def one_run(
-    folder: Path, parts: list[Posts], arm: str, seed: int, rank: int, learning_rate: float
+    folder: Path,
+    parts: list[Posts],
+    arm: str,
+    seed: int,
+    rank: int,
+    learning_rate: float,
+    freeze_share: float = 0.0,
 ) -> Settings:
     train, validation, test = parts
     torch.manual_seed(seed)
     model = classifier(folder, arm, rank, max(train.groups) + 1)
     if arm == "lamda":
-        freeze_for_step(model, None, 0, STEPS, SHARE)
+        freeze_for_step(model, None, 0, STEPS, freeze_share)
     optimizer = torch.optim.AdamW(trained_now(model), lr=learning_rate, weight_decay=0.0)
     counts, losses = [], []
     model.train()
     for step in range(STEPS):
         if arm == "lamda":
-            freeze_for_step(model, optimizer, step, STEPS, SHARE)
+            freeze_for_step(model, optimizer, step, STEPS, freeze_share)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate_at(step, STEPS, WARMUP)
         numbers = numbers_of_step(step, BATCH, len(train), seed)
@@ -148,31 +159,30 @@ def main(folder: Path, arms: list[str]) -> None:
     parts = read(folder, ("newsgroups.jsonl", "newsgroups-validation.jsonl", "newsgroups-test.jsonl"))
     journal = Journal(folder / "classify.runs.jsonl")
 
-    def run(arm: str, seed: int, rate: float) -> Settings:
-        settings = {"rank": RANKS[arm], "learning_rate": rate}
-        return journal.once(
-            run_key(arm, seed, settings), lambda: one_run(folder, parts, arm, seed, **settings)
-        )
+    def run(arm: str, seed: int, settings: Settings) -> Settings:
+        key = run_key(arm, seed, settings)
+        return journal.once(key, lambda: one_run(folder, parts, arm, seed, **settings))
 
-    best = {arm: min(RATES[arm], key=lambda rate: run(arm, 0, rate)["validation"]) for arm in arms}
+    best = {arm: min(GRID[arm], key=lambda given: run(arm, 0, given)["validation"]) for arm in arms}
     finals = {arm: [run(arm, seed, best[arm]) for seed in SEEDS] for arm in arms}
     if "lora" in finals:
         print_table(best, finals)
 
 
-def print_table(best: dict[str, float], finals: dict[str, list[Settings]]) -> None:
+def print_table(best: dict[str, Settings], finals: dict[str, list[Settings]]) -> None:
     lora = finals["lora"]
-    names = ("method", "rank", "learning rate", "test loss, each seed", "against LoRA", "accuracy, %")
+    names = ("method", "setting", "test loss, each seed", "against LoRA", "accuracy, %")
     print("| " + " | ".join((*names, "trained, mean", "fewer than LoRA")) + " |")
-    print("|---|---:|---:|---|---:|---|---:|---:|")
+    print("|---|---|---|---:|---|---:|---:|")
     for arm, runs in finals.items():
         ratio = median([run["test"] / other["test"] for run, other in zip(runs, lora, strict=True)])
         losses = ", ".join(f"{run['test']:.3f}" for run in runs)
         found = ", ".join(f"{100 * run['accuracy']:.1f}" for run in runs)
+        setting = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in best[arm].items())
         mean = runs[0]["mean_parameters"]
         fewer = lora[0]["mean_parameters"] / mean
         print(
-            f"| {arm} | {RANKS[arm]} | {best[arm]:g} | {losses} | {100 * (ratio - 1):+.1f} % | {found} |"
+            f"| {arm} | {setting} | {losses} | {100 * (ratio - 1):+.1f} % | {found} |"
             f" {mean:,.0f} | {fewer:.1f}× |"
         )
 
@@ -182,6 +192,6 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", metavar="ARM", choices=RANKS, help="one method's runs")
+    parser.add_argument("--only", metavar="ARM", choices=GRID, help="one method's runs")
     given = parser.parse_args()
-    main(given.folder, [given.only] if given.only else list(RANKS))
+    main(given.folder, [given.only] if given.only else list(GRID))

@@ -38,6 +38,7 @@ class HeldOut(Strict):
 
 class TuningPayload(Strict):
     """A fine-tune. `losses` (nats a token) has one a step; `resumes` counts its fresh starts after an end.
+    `tokens` went through the model, without what fills the sequences of examples.
 
     `processes` trained, a device each, with copies of the model by `sharding`. `seconds` is spent in steps,
     in all runs together, `tokens_per_s` what that gives. `ranks` is by module, empty for a full fine-tune.
