@@ -29,7 +29,7 @@ from hgpu.tuning.lamda_peft import LamdaConfig
 from hgpu.tuning.methods import SVD_ITERATIONS, trained_now
 from hgpu.tuning.schedule import rate_at
 
-BATCH, STEPS, WARMUP, SEEDS = 16, 120, 10, (1, 2, 3, 4)
+BATCH, STEPS, WARMUP, SEEDS = 16, 120, 10, (1, 2, 3, 4, 5)
 Settings = dict[str, Any]
 GRID: dict[str, list[Settings]] = {
     "lora": [{"rank": 32, "learning_rate": rate} for rate in (5e-4, 1e-3, 1.4e-3, 2e-3)],
