@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from linears import linears
+from real.tune_jobs import small_job
 from real.weights import write_weights
 from tests_types import Run
 
@@ -39,26 +40,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def job(folder: Path) -> TuneJob:
-    return TuneJob(
-        model=str(folder / "model"),
-        dtype=None,
-        precision="mixed",
+    return small_job(
+        folder,
         method=Method.LAMDA,
         rank=RANK,
         targets=("q_proj", "v_proj", "up_proj"),
-        alpha=8.0,
         freeze_share=ETA,
-        rank_allocation="uniform",
         context=48,
-        batch=4,
         micro_batch=2,
         steps=STEPS,
-        checkpointing=False,
-        data=str(folder / "data.jsonl"),
-        learning_rate=2e-2,
         weight_decay=0.1,
         warmup_steps=2,
-        seed=0,
         save_every_steps=5,
     )
 

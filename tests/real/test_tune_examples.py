@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from real.tune_jobs import small_job
 from real.weights import write_weights
 from tests_types import Run
 
 from hgpu.artifacts.store import load
 from hgpu.core.errors import InputError
 from hgpu.runtime.tiny_model import make_tiny_model
-from hgpu.specs.finetune import Method
 from hgpu.tuning.documents import Chat, Example
 from hgpu.tuning.job import TuneJob
 
@@ -50,28 +50,7 @@ def tokenizer(folder: Path) -> Any:
 
 @pytest.fixture
 def job(folder: Path) -> TuneJob:
-    return TuneJob(
-        model=str(folder / "model"),
-        dtype=None,
-        precision="mixed",
-        method=Method.LORA,
-        rank=4,
-        targets=("q_proj", "v_proj"),
-        alpha=8.0,
-        freeze_share=0.3,
-        rank_allocation="uniform",
-        context=40,
-        batch=4,
-        micro_batch=4,
-        steps=4,
-        checkpointing=False,
-        data=str(folder / "data.jsonl"),
-        learning_rate=2e-2,
-        weight_decay=0.0,
-        warmup_steps=0,
-        seed=0,
-        save_every_steps=4,
-    )
+    return small_job(folder)
 
 
 def test_what_a_plan_chose_learns_what_follows_a_prompt(hgpu: Run, folder: Path, tmp_path: Path) -> None:
